@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# test.sh: runs the root package's suite once, and fails when nothing ran: a filter, a skipped target or a broken
+# test bundle must not look like success. The last line printed is Swift Testing's own count.
+#
+#   .ci/test.sh "<what this run is>" [arguments for swift test...]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+what="$1"
+shift
+
+log_dir="$(mktemp -d)"
+trap 'rm -rf "$log_dir"' EXIT
+
+# Into a pipe, a test process writes by the block, and what it wrote last goes down with it in a crash or a hang.
+by_line=()
+if command -v stdbuf >/dev/null 2>&1; then by_line=(stdbuf -oL); fi
+
+printf '==> %s\n' "$what"
+# All tests are Swift Testing's. XCTest, when left on, adds "Executed 0 tests" and leaks that LeakSanitizer reports.
+status=0
+${by_line[@]+"${by_line[@]}"} swift test --disable-xctest "$@" 2>&1 | tee "$log_dir/log" || status=$?
+
+if ((status != 0)); then
+    printf '==> FAILED (exit status %d): %s\n' "$status" "$what" >&2
+    exit "$status"
+fi
+if ! grep -q 'Test run with [1-9]' "$log_dir/log"; then
+    printf '==> FAILED (no test ran): %s\n' "$what" >&2
+    exit 1
+fi
