@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+/* lc_net.h: streams and listeners: connections as the loop keeps them. All on the loop's thread unless marked. */
+#ifndef LC_NET_H
+#define LC_NET_H
+
+#include <sys/socket.h>
+#include "lc_loop.h"
+
+typedef struct lc_stream lc_stream;
+typedef struct lc_listener lc_listener;
+
+/* ---- streams ---- */
+
+/* Takes over a connected stream socket; sets it non-blocking. The descriptor stays the caller's on error. */
+int lc_stream_adopt(lc_loop *loop, int fd, lc_stream **out);
+/* Makes a socket and starts to connect. LC_KIND_SEND follows; lc_stream_connect_result tells how it went. */
+int lc_stream_connect(lc_loop *loop, const struct sockaddr *address, socklen_t length, lc_stream **out);
+int lc_stream_connect_result(const lc_stream *stream);
+/* The owner lets go; an open stream is aborted. Thread: any. */
+void lc_stream_release(lc_stream *stream);
+
+int lc_stream_fd(const lc_stream *stream);
+void lc_stream_set_word(lc_stream *stream, uint64_t word);
+uint64_t lc_stream_word(const lc_stream *stream);
+
+/* Takes the next received bytes. 1: *out is a lease. 0: the peer has finished sending. -EAGAIN: nothing yet.
+ * -ECANCELED: a wait was cancelled (reported once, no byte is lost). Else the error that ended the stream. */
+int lc_stream_take(lc_stream *stream, lc_buffer **out);
+/* One LC_KIND_RECEIVE when lc_stream_take has something to say. -EBUSY: somebody waits already. */
+int lc_stream_wait_receive(lc_stream *stream, uint64_t waiter);
+/* LC_KIND_RECEIVE whenever there is something to take, until paused. */
+int lc_stream_start_receiving(lc_stream *stream);
+void lc_stream_pause_receiving(lc_stream *stream);
+/* In delivery of LC_KIND_RECEIVE: the waiter, or 0 for a stream that was started. */
+uint64_t lc_stream_receive_waiter(lc_stream *stream);
+/* Whether a waiter, rather than a started stream's owner, is to be told. */
+bool lc_stream_receive_waits(const lc_stream *stream);
+/* After delivery to a started stream: more to take goes back on the ready list. */
+void lc_stream_finish_delivery(lc_stream *stream);
+
+/* Queues bytes to send; they leave at the end of this pass. The lease is the loop's from here on, even on error.
+ * -EPIPE: finished or closing. Else the error that broke the sending side. */
+int lc_stream_send(lc_stream *stream, lc_buffer *buffer);
+/* The same with a copy of the caller's bytes. */
+int lc_stream_send_copy(lc_stream *stream, const void *bytes, size_t length);
+/* Bytes queued or in the kernel's hands and not yet accepted by it. O(1). */
+size_t lc_stream_unsent(const lc_stream *stream);
+/* 0, or the error that broke the sending side. */
+int lc_stream_send_error(const lc_stream *stream);
+/* One LC_KIND_SEND when lc_stream_unsent is at most `below`, or sending broke. -EBUSY: somebody waits already. */
+int lc_stream_wait_send(lc_stream *stream, uint64_t waiter, size_t below);
+uint64_t lc_stream_send_waiter(lc_stream *stream);
+/* Half-close once everything queued is out. */
+int lc_stream_finish_sending(lc_stream *stream);
+
+/* Cancels a wait, if `token` is still the current one; the waiter is delivered and learns -ECANCELED. */
+uint32_t lc_stream_receive_token(const lc_stream *stream); /* any thread */
+uint32_t lc_stream_send_token(const lc_stream *stream);    /* any thread */
+void lc_stream_cancel_receive(lc_stream *stream, uint32_t token);
+void lc_stream_cancel_send(lc_stream *stream, uint32_t token);
+bool lc_stream_take_send_cancelled(lc_stream *stream);
+
+/* Closes: flushes what is queued unless `abort`; ends both operations; closes the descriptor after their last
+ * completion. Waiters learn -ESHUTDOWN. reset: the peer sees RST. 0 now closed already, 1 closing. */
+int lc_stream_close(lc_stream *stream, bool abort, bool reset);
+bool lc_stream_is_closed(const lc_stream *stream);
+/* One LC_KIND_CLOSED once the descriptor is closed. -EBUSY: somebody waits already. */
+int lc_stream_wait_closed(lc_stream *stream, uint64_t waiter);
+uint64_t lc_stream_closed_waiter(lc_stream *stream);
+
+/* ---- leases ---- */
+
+/* Gives bytes back. Thread: any. */
+void lc_buffer_return(lc_buffer *buffer);
+static inline const uint8_t *lc_buffer_bytes(const lc_buffer *buffer) { return buffer->base + buffer->offset; }
+static inline uint32_t lc_buffer_length(const lc_buffer *buffer) { return buffer->length; }
+
+/* ---- listeners ---- */
+
+/* Takes over a listening socket. */
+int lc_listener_adopt(lc_loop *loop, int fd, lc_listener **out);
+void lc_listener_release(lc_listener *listener);
+int lc_listener_fd(const lc_listener *listener);
+void lc_listener_set_word(lc_listener *listener, uint64_t word);
+uint64_t lc_listener_word(const lc_listener *listener);
+/* 1: *out is a new stream. -EAGAIN: none yet. -ESHUTDOWN: closed. -ECANCELED: a wait was cancelled. */
+int lc_listener_take(lc_listener *listener, lc_stream **out);
+int lc_listener_wait(lc_listener *listener, uint64_t waiter);
+int lc_listener_start(lc_listener *listener); /* LC_KIND_ACCEPT whenever there is a connection */
+uint64_t lc_listener_waiter(lc_listener *listener);
+bool lc_listener_waits(const lc_listener *listener);
+void lc_listener_finish_delivery(lc_listener *listener);
+uint32_t lc_listener_token(const lc_listener *listener); /* any thread */
+void lc_listener_cancel(lc_listener *listener, uint32_t token);
+/* The error that made accepting pause, once; 0 if none since the last call. */
+int lc_listener_take_backoff(lc_listener *listener);
+/* Cancels the accept, then closes the descriptor: connections are refused once this is done. */
+void lc_listener_close(lc_listener *listener);
+bool lc_listener_is_closed(const lc_listener *listener);
+
+/* From an entry of lc_loop_next to its record. */
+lc_stream *lc_node_stream(lc_node *node);     /* LC_KIND_RECEIVE, _SEND, _CLOSED */
+lc_listener *lc_node_listener(lc_node *node); /* LC_KIND_ACCEPT */
+
+/* ---- sockets, cold ---- */
+
+typedef struct lc_address {
+    struct sockaddr_storage storage;
+    socklen_t length;
+} lc_address;
+
+/* Literal IPv4 or IPv6 only. -EINVAL otherwise. */
+int lc_address_parse(const char *host, uint16_t port, lc_address *out);
+/* "a.b.c.d" or "x::y" into text (at least 64 bytes); returns the port or < 0. */
+int lc_address_format(const lc_address *address, char *text, size_t size);
+int lc_address_local(int fd, lc_address *out);
+int lc_address_peer(int fd, lc_address *out);
+int lc_socket_listen(const lc_address *address, int backlog, bool reuse_port, int *out_fd);
+
+#endif

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+/* loop_core.h: the umbrella. The data plane of both loops, in plain C11. */
+#ifndef LOOP_CORE_H
+#define LOOP_CORE_H
+
+#include "lc_op.h"
+#include "lc_loop.h"
+#include "lc_net.h"
+#include "lc_probe.h"
+
+#endif

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+/* op.c: the life of one operation: its states, its lists, and to whom a result goes.
+ *
+ * The backends call in with what the kernel said; streams and listeners call in with what they want. Nothing here makes
+ * a system call. */
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "internal.h"
+
+void lc__op_submit(lc_loop *loop, lc_op *op) {
+    assert(op->state == LC_STATE_IDLE);
+    op->state = LC_STATE_QUEUED;
+    op->flags = 0;
+    op->next_queued = NULL;
+    if (loop->queued_tail)
+        loop->queued_tail->next_queued = op;
+    else
+        loop->queued_head = op;
+    loop->queued_tail = op;
+    loop->stats.queued++;
+}
+
+/* Waits for buffers, first come first served. Asking again before one is back would only be refused again. */
+void lc__op_starve(lc_loop *loop, lc_op *op) {
+    assert(op->state == LC_STATE_IDLE);
+    op->state = LC_STATE_STARVED;
+    op->next_queued = NULL;
+    if (loop->starved_tail)
+        loop->starved_tail->next_queued = op;
+    else
+        loop->starved_head = op;
+    loop->starved_tail = op;
+    loop->stats.starved++;
+}
+
+void lc__op_feed_starved(lc_loop *loop) {
+    for (uint32_t held = loop->shared->held; held > 0 && loop->starved_head; held--) {
+        lc_op *op = loop->starved_head;
+        loop->starved_head = op->next_queued;
+        if (!loop->starved_head)
+            loop->starved_tail = NULL;
+        op->state = LC_STATE_IDLE;
+        lc__op_submit(loop, op);
+    }
+}
+
+static void lc__op_leave_starved(lc_loop *loop, lc_op *op) {
+    lc_op *before = NULL;
+    for (lc_op *at = loop->starved_head; at != op; at = at->next_queued)
+        before = at;
+    if (before)
+        before->next_queued = op->next_queued;
+    else
+        loop->starved_head = op->next_queued;
+    if (loop->starved_tail == op)
+        loop->starved_tail = before;
+    op->state = LC_STATE_IDLE;
+}
+
+/* To whom a result goes. `more`: the operation goes on and will answer again. */
+void lc__op_completed(lc_loop *loop, lc_op *op, int result, bool more, lc_buffer *buffer) {
+    assert(more ? op->state == LC_STATE_IN_KERNEL || op->state == LC_STATE_ARMED : op->state == LC_STATE_IDLE);
+    switch ((lc_opcode)op->opcode) {
+    case LC_OP_RECEIVE:
+        lc__stream_received(lc__container_of(op, lc_stream, receive), result, more, buffer);
+        break;
+    case LC_OP_SEND:
+        lc__stream_sent(lc__container_of(op, lc_stream, send), result);
+        break;
+    case LC_OP_CONNECT:
+        lc__stream_connected(lc__container_of(op, lc_stream, send), result);
+        break;
+    case LC_OP_ACCEPT:
+        lc__listener_accepted(lc__container_of(op, lc_listener, accept), result, more);
+        break;
+    case LC_OP_POLL_READ:
+    case LC_OP_POLL_WRITE: {
+        lc__fd *entry = lc__fd_entry(loop, op->fd);
+        if (op->opcode == LC_OP_POLL_READ)
+            entry->poll_read = NULL;
+        else
+            entry->poll_write = NULL;
+        op->result = result;
+        op->state = LC_STATE_DONE;
+        lc__ready_push(loop, &op->node, LC_KIND_OP);
+        break;
+    }
+    case LC_OP_NONE:
+        assert(!"an operation without an opcode completed");
+        break;
+    }
+}
+
+/* Ends an operation that the kernel does not hold. */
+void lc__op_ended(lc_loop *loop, lc_op *op) {
+    op->state = LC_STATE_IDLE;
+    op->flags = 0;
+    lc__op_completed(loop, op, -ECANCELED, false, NULL);
+}
+
+/* A wish. What the kernel holds ends with its own last completion; the rest ends here, or when its turn to start
+ * comes. Asking twice, or asking for what has ended, does nothing. */
+void lc__op_ask_cancel(lc_loop *loop, lc_op *op) {
+    switch ((lc_state)op->state) {
+    case LC_STATE_IDLE:
+    case LC_STATE_DONE:
+        break;
+    case LC_STATE_QUEUED:
+        op->flags |= LC_FLAG_CANCEL_ASKED;
+        break;
+    case LC_STATE_STARVED:
+        lc__op_leave_starved(loop, op);
+        lc__op_ended(loop, op);
+        break;
+    case LC_STATE_ARMED:
+        lc__selector_disarm(loop, op);
+        lc__op_ended(loop, op);
+        break;
+    case LC_STATE_IN_KERNEL:
+        if (!(op->flags & LC_FLAG_CANCEL_ASKED) && lc__proactor_cancel(loop, op))
+            op->flags |= LC_FLAG_CANCEL_ASKED;
+        break;
+    }
+}
+
+/* ---- one-shot operations of the public interface ---- */
+
+lc_op *lc_op_make(lc_loop *loop) {
+    if (!loop->free_ops) {
+        lc_op *slab = lc__slab_make(loop, sizeof(lc_op), LC__SLAB);
+        if (!slab)
+            return NULL;
+        for (size_t index = 0; index < LC__SLAB; index++) {
+            slab[index].next_queued = loop->free_ops;
+            loop->free_ops = &slab[index];
+        }
+    }
+    lc_op *op = loop->free_ops;
+    loop->free_ops = op->next_queued;
+    *op = (lc_op){.fd = -1};
+    return op;
+}
+
+void lc_op_release(lc_loop *loop, lc_op *op) {
+    assert(op->state == LC_STATE_IDLE || op->state == LC_STATE_DONE);
+    op->state = LC_STATE_IDLE;
+    op->next_queued = loop->free_ops;
+    loop->free_ops = op;
+}
+
+/* Regular files, directories and some devices have no readiness: epoll refuses them, and io_uring calls them ready at
+ * once. Refused here, so that both loops say the same. */
+static int lc__check_pollable(int fd) {
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        return -errno;
+    if (S_ISREG(status.st_mode) || S_ISDIR(status.st_mode) || S_ISBLK(status.st_mode))
+        return -EPERM;
+    if (!S_ISCHR(status.st_mode))
+        return 0;
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll < 0)
+        return -errno;
+    int result = epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &(struct epoll_event){.events = EPOLLIN}) < 0 ? -errno : 0;
+    close(epoll);
+    return result;
+}
+
+int lc_op_poll(lc_loop *loop, lc_op *op, int fd, bool write, uint64_t word) {
+    if (loop->closed || fd < 0)
+        return -EBADF;
+    int result = lc__check_pollable(fd);
+    if (result < 0)
+        return result;
+    lc__fd *entry = lc__fd_entry(loop, fd);
+    if (!entry)
+        return -ENOMEM;
+    if (entry->owner)
+        return -EEXIST;
+    lc_op **place = write ? &entry->poll_write : &entry->poll_read;
+    if (*place)
+        return -EBUSY;
+    *place = op;
+    op->fd = fd;
+    op->word = word;
+    op->opcode = write ? LC_OP_POLL_WRITE : LC_OP_POLL_READ;
+    lc__op_submit(loop, op);
+    return 0;
+}
+
+void lc_op_cancel(lc_loop *loop, lc_op *op) { lc__op_ask_cancel(loop, op); }

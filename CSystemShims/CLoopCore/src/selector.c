@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0
+/* selector.c: the readiness backend; the one file that includes <ev.h>.
+ *
+ * Owns the watchers, in a table by descriptor, and the timerfd. Leaves the order of phases to loop.c and what a stream
+ * does with readiness to stream.c. Runs on the loop's thread. libev only collects: its callbacks put watchers on a
+ * list, newest first, which undoes that libev calls them in reverse order. libev's own timers round to a millisecond,
+ * so one timerfd carries the earliest deadline of ours. */
+#include <ev.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/timerfd.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include "internal.h"
+
+typedef struct lc__watch {
+    ev_io read; /* armed once for a stream's life, unless nobody reads */
+    ev_io write; /* armed only while the kernel's buffer is full */
+    struct lc__watch *next_fired;
+    int fired; /* EV_READ | EV_WRITE, not yet reaped */
+} lc__watch;
+
+struct lc__selector {
+    struct ev_loop *ev;
+    ev_io wake;
+    ev_io timer;
+    int timerfd;
+    bool wake_fired;
+    bool timer_fired;
+    uint64_t timer_ns; /* what the timerfd is set to; 0: nothing */
+    lc__watch *fired;  /* collected in this entry, the latest first */
+    lc__watch *reaping; /* being worked off, in the kernel's order */
+    lc__watch **chunks;
+    uint32_t chunk_count;
+};
+
+static void lc__on_io(struct ev_loop *ev, ev_io *io, int events) {
+    (void)events;
+    lc_loop *loop = ev_userdata(ev);
+    struct lc__selector *selector = loop->selector;
+    bool is_write = io->events & EV_WRITE;
+    lc__watch *watch = is_write ? lc__container_of(io, lc__watch, write) : lc__container_of(io, lc__watch, read);
+    if (!watch->fired) {
+        watch->next_fired = selector->fired;
+        selector->fired = watch;
+    }
+    watch->fired |= is_write ? EV_WRITE : EV_READ;
+}
+
+static void lc__on_wake(struct ev_loop *ev, ev_io *io, int events) {
+    (void)io, (void)events;
+    ((lc_loop *)ev_userdata(ev))->selector->wake_fired = true;
+}
+
+static void lc__on_timer(struct ev_loop *ev, ev_io *io, int events) {
+    (void)io, (void)events;
+    ((lc_loop *)ev_userdata(ev))->selector->timer_fired = true;
+}
+
+/* ---- choosing a selector ---- */
+
+static unsigned lc__selector_flag(uint32_t selector) {
+    switch (selector) {
+    case LC_SELECTOR_EPOLL:
+        return EVBACKEND_EPOLL;
+    case LC_SELECTOR_POLL:
+        return EVBACKEND_POLL;
+    case LC_SELECTOR_SELECT:
+        return EVBACKEND_SELECT;
+    default:
+        return 0;
+    }
+}
+
+static const char *lc__selector_flag_name(unsigned backend) {
+    switch (backend) {
+    case EVBACKEND_EPOLL:
+        return "epoll";
+    case EVBACKEND_POLL:
+        return "poll";
+    case EVBACKEND_SELECT:
+        return "select";
+    default:
+        return "unknown";
+    }
+}
+
+/* NOENV: the environment must not swap the selector. NOSIGMASK: signal masks are the program's business. */
+static struct ev_loop *lc__selector_open(unsigned backend) {
+    return ev_loop_new(backend | EVFLAG_NOENV | EVFLAG_NOSIGMASK);
+}
+
+/* Being compiled in is not being there: each candidate counts only once a loop could be made with it. libev's
+ * backends on other completion interfaces are experimental and left alone. */
+static struct ev_loop *lc__selector_open_best(uint32_t wanted) {
+    if (wanted != LC_SELECTOR_BEST)
+        return lc__selector_open(lc__selector_flag(wanted));
+    static const unsigned order[] = {EVBACKEND_EPOLL, EVBACKEND_POLL, EVBACKEND_SELECT};
+    for (size_t index = 0; index < sizeof order / sizeof *order; index++) {
+        if (!(ev_supported_backends() & order[index]))
+            continue;
+        struct ev_loop *ev = lc__selector_open(order[index]);
+        if (ev)
+            return ev;
+    }
+    return NULL;
+}
+
+const char *lc__selector_probe(void) {
+    struct ev_loop *ev = lc__selector_open_best(LC_SELECTOR_BEST);
+    if (!ev)
+        return "none";
+    const char *name = lc__selector_flag_name(ev_backend(ev));
+    ev_loop_destroy(ev);
+    return name;
+}
+
+const char *lc__selector_name(const lc_loop *loop) {
+    return loop->selector ? lc__selector_flag_name(ev_backend(loop->selector->ev)) : "closed";
+}
+
+/* ---- life ---- */
+
+int lc__selector_create(lc_loop *loop) {
+    struct lc__selector *selector = calloc(1, sizeof *selector);
+    if (!selector)
+        return -ENOMEM;
+    selector->timerfd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (selector->timerfd < 0) {
+        int error = -errno;
+        free(selector);
+        return error;
+    }
+    errno = 0;
+    selector->ev = lc__selector_open_best(loop->options.selector);
+    if (!selector->ev) {
+        int error = errno ? -errno : -ENOSYS;
+        close(selector->timerfd);
+        free(selector);
+        return error;
+    }
+    loop->selector = selector;
+    ev_set_userdata(selector->ev, loop);
+    /* The wake watcher also keeps ev_run from returning when nothing else is watched. */
+    ev_io_init(&selector->wake, lc__on_wake, loop->shared->eventfd, EV_READ);
+    ev_io_start(selector->ev, &selector->wake);
+    ev_io_init(&selector->timer, lc__on_timer, selector->timerfd, EV_READ);
+    ev_io_start(selector->ev, &selector->timer);
+    return 0;
+}
+
+void lc__selector_destroy(lc_loop *loop) {
+    struct lc__selector *selector = loop->selector;
+    if (!selector)
+        return;
+    loop->selector = NULL;
+    ev_loop_destroy(selector->ev);
+    close(selector->timerfd);
+    for (uint32_t chunk = 0; chunk < selector->chunk_count; chunk++)
+        free(selector->chunks[chunk]);
+    free(selector->chunks);
+    free(selector);
+}
+
+/* Chunks never move: libev keeps pointers into them. */
+static lc__watch *lc__watch_for(lc_loop *loop, int fd) {
+    struct lc__selector *selector = loop->selector;
+    uint32_t chunk = (uint32_t)fd / LC__CHUNK;
+    if (chunk >= selector->chunk_count) {
+        lc__watch **chunks = realloc(selector->chunks, (chunk + 1) * sizeof *chunks);
+        if (!chunks)
+            return NULL;
+        memset(chunks + selector->chunk_count, 0, (chunk + 1 - selector->chunk_count) * sizeof *chunks);
+        selector->chunks = chunks;
+        selector->chunk_count = chunk + 1;
+    }
+    if (!selector->chunks[chunk])
+        selector->chunks[chunk] = calloc(LC__CHUNK, sizeof(lc__watch));
+    return selector->chunks[chunk] ? &selector->chunks[chunk][(uint32_t)fd % LC__CHUNK] : NULL;
+}
+
+/* ---- arming ---- */
+
+static bool lc__op_is_write(const lc_op *op) {
+    return op->opcode == LC_OP_SEND || op->opcode == LC_OP_CONNECT || op->opcode == LC_OP_POLL_WRITE;
+}
+
+static void lc__selector_arm(lc_loop *loop, lc_op *op) {
+    lc__watch *watch = lc__watch_for(loop, op->fd);
+    if (!watch) {
+        lc__op_completed(loop, op, -ENOMEM, false, NULL);
+        return;
+    }
+    ev_io *io = lc__op_is_write(op) ? &watch->write : &watch->read;
+    if (!ev_is_active(io)) {
+        /* A number that was closed and opened again is a new descriptor to libev only after ev_io_set. */
+        ev_io_init(io, lc__on_io, op->fd, lc__op_is_write(op) ? EV_WRITE : EV_READ);
+        ev_io_start(loop->selector->ev, io);
+    }
+    op->state = LC_STATE_ARMED;
+    loop->stats.armed++;
+}
+
+/* The caller sets the state that follows. */
+void lc__selector_disarm(lc_loop *loop, lc_op *op) {
+    assert(op->state == LC_STATE_ARMED);
+    lc__watch *watch = lc__watch_for(loop, op->fd);
+    bool is_write = lc__op_is_write(op);
+    ev_io_stop(loop->selector->ev, is_write ? &watch->write : &watch->read);
+    watch->fired &= ~(is_write ? EV_WRITE : EV_READ);
+    loop->stats.armed--;
+}
+
+/* Before close(2): libev must not believe that it still watches the number. */
+void lc__selector_forget(lc_loop *loop, int fd) {
+    lc__watch *watch = lc__watch_for(loop, fd);
+    if (!watch)
+        return;
+    ev_io_stop(loop->selector->ev, &watch->read);
+    ev_io_stop(loop->selector->ev, &watch->write);
+    watch->fired = 0;
+}
+
+static void lc__selector_connect(lc_loop *loop, lc_op *op) {
+    int result = connect(op->fd, op->address, op->length) < 0 ? -errno : 0;
+    if (result == -EINPROGRESS || result == -EINTR)
+        lc__selector_arm(loop, op);
+    else
+        lc__op_completed(loop, op, result, false, NULL);
+}
+
+/* Phase 1. Receives and accepts only wait here: the attempt itself is made when somebody takes. */
+void lc__selector_start(lc_loop *loop, lc_op *op) {
+    if (op->opcode == LC_OP_CONNECT)
+        lc__selector_connect(loop, op);
+    else
+        lc__selector_arm(loop, op);
+}
+
+/* ---- bytes ---- */
+
+int lc__selector_receive(lc_stream *stream, lc_buffer **out) {
+    lc_loop *loop = stream->loop;
+    lc_buffer *buffer = lc__buffer_lease(loop);
+    if (!buffer)
+        return -ENOMEM;
+    ssize_t got;
+    do
+        got = recv(stream->fd, buffer->base, buffer->capacity, MSG_DONTWAIT);
+    while (got < 0 && errno == EINTR);
+    if (got > 0) {
+        /* A short read has drained the socket; asking again to hear EAGAIN would cost a system call. */
+        stream->maybe_ready = got == (ssize_t)buffer->capacity;
+        buffer->length = (uint32_t)got;
+        *out = buffer;
+        return 1;
+    }
+    int error = got < 0 ? -errno : 0;
+    lc__buffer_return_here(loop, buffer);
+    stream->maybe_ready = false;
+    if (error == -EAGAIN)
+        return error;
+    stream->end = error == 0;
+    stream->receive_error = error;
+    if (stream->receive.state == LC_STATE_ARMED) {
+        lc__selector_disarm(loop, &stream->receive);
+        stream->receive.state = LC_STATE_IDLE;
+    }
+    return error;
+}
+
+void lc__selector_send(lc_stream *stream) {
+    while (stream->out.head) {
+        struct iovec vectors[LC__GATHER_MAX];
+        size_t total;
+        struct msghdr message = {.msg_iov = vectors};
+        message.msg_iovlen = lc__stream_gather(stream, vectors, LC__GATHER_MAX, &total);
+        ssize_t sent = sendmsg(stream->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0 && errno != EAGAIN) {
+            lc__stream_sent(stream, -errno);
+            return;
+        }
+        if (sent > 0)
+            lc__stream_sent(stream, (int)sent);
+        if (sent < (ssize_t)total) {
+            lc__selector_arm(stream->loop, &stream->send);
+            return;
+        }
+    }
+}
+
+/* ---- entering and reaping ---- */
+
+static void lc__selector_set_timer(lc_loop *loop) {
+    struct lc__selector *selector = loop->selector;
+    uint64_t deadline_ns;
+    if (!lc_loop_next_deadline(loop, &deadline_ns))
+        return;
+    /* Set already, and early enough: a wake before its time costs less than a system call per deadline. */
+    if (selector->timer_ns && selector->timer_ns <= deadline_ns)
+        return;
+    selector->timer_ns = deadline_ns;
+    struct itimerspec value = {.it_value = {.tv_sec = (time_t)(deadline_ns / 1000000000u),
+                                            .tv_nsec = (long)(deadline_ns % 1000000000u)}};
+    timerfd_settime(selector->timerfd, TFD_TIMER_ABSTIME, &value, NULL);
+}
+
+int lc__selector_enter(lc_loop *loop, bool wait) {
+    struct lc__selector *selector = loop->selector;
+    if (selector->reaping)
+        wait = false;
+    if (wait)
+        lc__selector_set_timer(loop);
+    loop->stats.enters++;
+    ev_run(selector->ev, wait ? EVRUN_ONCE : EVRUN_NOWAIT);
+    return 0;
+}
+
+static void lc__selector_readable(lc_loop *loop, int fd) {
+    lc__fd *entry = lc__fd_entry(loop, fd);
+    if (entry->poll_read) {
+        lc_op *op = entry->poll_read;
+        lc__selector_disarm(loop, op);
+        op->state = LC_STATE_IDLE;
+        lc__op_completed(loop, op, POLLIN, false, NULL);
+    } else if (entry->owner) {
+        /* Streams and listeners both begin with the operation that reads. */
+        lc_op *op = entry->owner;
+        if (op->state != LC_STATE_ARMED)
+            return;
+        if (op->opcode == LC_OP_ACCEPT)
+            lc__listener_event(entry->owner);
+        else
+            lc__stream_receive_event(entry->owner);
+    }
+}
+
+static void lc__selector_writable(lc_loop *loop, int fd) {
+    lc__fd *entry = lc__fd_entry(loop, fd);
+    lc_op *op = entry->poll_write;
+    if (!op && entry->owner)
+        op = &((lc_stream *)entry->owner)->send;
+    if (!op || op->state != LC_STATE_ARMED)
+        return;
+    lc__selector_disarm(loop, op);
+    op->state = LC_STATE_IDLE;
+    if (op->opcode == LC_OP_SEND) {
+        lc__selector_send(entry->owner);
+    } else if (op->opcode == LC_OP_CONNECT) {
+        int error = 0;
+        socklen_t size = sizeof error;
+        getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+        lc__op_completed(loop, op, -error, false, NULL);
+    } else {
+        lc__op_completed(loop, op, POLLOUT, false, NULL);
+    }
+}
+
+void lc__selector_reap(lc_loop *loop) {
+    struct lc__selector *selector = loop->selector;
+    uint32_t left = loop->options.reap_batch_max ? loop->options.reap_batch_max : LC__REAP_MAX;
+    if (selector->wake_fired) {
+        selector->wake_fired = false;
+        lc__inbox_clear_wake(loop);
+    }
+    if (selector->timer_fired) {
+        selector->timer_fired = false;
+        uint64_t expirations;
+        if (read(selector->timerfd, &expirations, sizeof expirations) > 0)
+            selector->timer_ns = 0;
+    }
+    if (!selector->reaping) {
+        selector->reaping = selector->fired;
+        selector->fired = NULL;
+    }
+    while (selector->reaping && left-- > 0) {
+        lc__watch *watch = selector->reaping;
+        selector->reaping = watch->next_fired;
+        int fired = watch->fired;
+        watch->fired = 0;
+        loop->stats.completions++;
+        /* Events of one descriptor that was closed, or of a watcher that was stopped, in between reach nobody. */
+        if ((fired & EV_READ) && ev_is_active(&watch->read))
+            lc__selector_readable(loop, watch->read.fd);
+        if ((fired & EV_WRITE) && ev_is_active(&watch->write))
+            lc__selector_writable(loop, watch->write.fd);
+    }
+}

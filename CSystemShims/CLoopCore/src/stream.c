@@ -1,0 +1,635 @@
+// SPDX-License-Identifier: Apache-2.0
+/* stream.c: a connection: what has arrived and was not taken, what is to go out, who waits, and how it ends.
+ *
+ * Owns both queues and the order of closing. How bytes move is the backends' business: they call lc__stream_received,
+ * lc__stream_sent and lc__stream_receive_event. A waiter that gives up never touches the kernel: only the wait ends, so
+ * no byte can be lost with it. */
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include "internal.h"
+
+/* ---- make ---- */
+
+int lc__stream_make(lc_loop *loop, int fd, lc_stream **out) {
+    lc__fd *entry = lc__fd_entry(loop, fd);
+    if (!entry)
+        return -ENOMEM;
+    if (entry->owner || entry->poll_read || entry->poll_write)
+        return -EBUSY;
+    if (!loop->free_streams) {
+        lc_stream *slab = lc__slab_make(loop, sizeof(lc_stream), LC__SLAB);
+        if (!slab)
+            return -ENOMEM;
+        for (size_t index = 0; index < LC__SLAB; index++) {
+            slab[index].closed_ready.next = loop->free_streams;
+            loop->free_streams = &slab[index].closed_ready;
+        }
+    }
+    lc_stream *stream = lc__container_of(loop->free_streams, lc_stream, closed_ready);
+    loop->free_streams = stream->closed_ready.next;
+    memset(stream, 0, sizeof *stream);
+    stream->loop = loop;
+    stream->fd = fd;
+    stream->receive = (lc_op){.fd = fd, .opcode = LC_OP_RECEIVE};
+    stream->send = (lc_op){.fd = fd, .opcode = LC_OP_SEND};
+    stream->link_all = &loop->all_streams;
+    stream->next_all = loop->all_streams;
+    if (stream->next_all)
+        stream->next_all->link_all = &stream->next_all;
+    loop->all_streams = stream;
+    loop->stats.streams++;
+    entry->owner = stream;
+    *out = stream;
+    return 0;
+}
+
+static void lc__stream_free(lc_stream *stream) {
+    lc_loop *loop = stream->loop;
+    *stream->link_all = stream->next_all;
+    if (stream->next_all)
+        stream->next_all->link_all = stream->link_all;
+    loop->stats.streams--;
+    stream->closed_ready.next = loop->free_streams;
+    loop->free_streams = &stream->closed_ready;
+}
+
+int lc_stream_adopt(lc_loop *loop, int fd, lc_stream **out) {
+    if (loop->closed)
+        return -EBADF;
+    int kind;
+    socklen_t size = sizeof kind;
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &size) < 0)
+        return -errno;
+    if (kind != SOCK_STREAM)
+        return -EPROTOTYPE;
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+        return -errno;
+    return lc__stream_make(loop, fd, out);
+}
+
+int lc_stream_connect(lc_loop *loop, const struct sockaddr *address, socklen_t length, lc_stream **out) {
+    if (loop->closed)
+        return -EBADF;
+    lc_address *copy = calloc(1, sizeof *copy);
+    if (!copy)
+        return -ENOMEM;
+    if (length > sizeof copy->storage)
+        length = sizeof copy->storage;
+    memcpy(&copy->storage, address, length);
+    copy->length = length;
+    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int result = fd < 0 ? -errno : lc__stream_make(loop, fd, out);
+    if (result < 0) {
+        if (fd >= 0)
+            close(fd);
+        free(copy);
+        return result;
+    }
+    int one = 1;
+    if (address->sa_family != AF_UNIX)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    lc_stream *stream = *out;
+    stream->connecting = true;
+    stream->send.opcode = LC_OP_CONNECT;
+    stream->send.address = copy;
+    stream->send.length = length;
+    lc__op_submit(loop, &stream->send);
+    return 0;
+}
+
+int lc_stream_connect_result(const lc_stream *stream) { return stream->connect_result; }
+int lc_stream_fd(const lc_stream *stream) { return stream->fd; }
+void lc_stream_set_word(lc_stream *stream, uint64_t word) { stream->word = word; }
+uint64_t lc_stream_word(const lc_stream *stream) { return stream->word; }
+
+/* ---- the ready list ---- */
+
+static bool lc__stream_receive_wanted(const lc_stream *stream) {
+    return stream->receive_waiter || (stream->started && !stream->paused);
+}
+
+static bool lc__stream_receive_news(const lc_stream *stream) {
+    return stream->in.head || stream->receive_cancelled || stream->closing || stream->end || stream->receive_error ||
+           stream->maybe_ready;
+}
+
+static void lc__stream_receive_ready(lc_stream *stream) {
+    if (stream->receive_queued || !lc__stream_receive_wanted(stream) || !lc__stream_receive_news(stream))
+        return;
+    stream->receive_queued = true;
+    lc__ready_push(stream->loop, &stream->receive_ready, LC_KIND_RECEIVE);
+}
+
+static bool lc__stream_send_settled(const lc_stream *stream) {
+    if (stream->connecting)
+        return stream->send_cancelled || stream->aborting;
+    return stream->unsent <= stream->send_below || stream->send_error || stream->send_cancelled || stream->aborting;
+}
+
+static void lc__stream_send_ready(lc_stream *stream) {
+    if (stream->send_queued || !stream->send_waiter || !lc__stream_send_settled(stream))
+        return;
+    stream->send_queued = true;
+    lc__ready_push(stream->loop, &stream->send_ready, LC_KIND_SEND);
+}
+
+static void lc__stream_free_if_done(lc_stream *stream) {
+    if (stream->closed && stream->released && !stream->receive_queued && !stream->send_queued &&
+        !stream->closed_queued)
+        lc__stream_free(stream);
+}
+
+/* A node leaves the ready list. True: nobody waits for it any more. */
+bool lc__stream_node_dropped(lc_stream *stream, lc_kind kind) {
+    bool wanted;
+    if (kind == LC_KIND_RECEIVE) {
+        stream->receive_queued = false;
+        wanted = lc__stream_receive_wanted(stream);
+    } else if (kind == LC_KIND_SEND) {
+        stream->send_queued = false;
+        wanted = stream->send_waiter != 0;
+    } else {
+        stream->closed_queued = false;
+        wanted = stream->closed_waiter != 0;
+    }
+    if (stream->released) {
+        lc__stream_free_if_done(stream);
+        return true;
+    }
+    return !wanted;
+}
+
+/* ---- receiving ---- */
+
+int lc_stream_take(lc_stream *stream, lc_buffer **out) {
+    if (stream->receive_cancelled) {
+        stream->receive_cancelled = false;
+        return -ECANCELED;
+    }
+    if (stream->closing)
+        return -ESHUTDOWN;
+    if (stream->in.head) {
+        *out = lc__container_of(lc__queue_pop(&stream->in), lc_buffer, node);
+        return 1;
+    }
+    if (stream->end)
+        return 0;
+    if (stream->receive_error)
+        return stream->receive_error;
+    if (!stream->maybe_ready)
+        return -EAGAIN;
+    /* Selector: the descriptor was readable when last seen. A busy peer waits its turn after some reads. */
+    if (stream->budget_tick != stream->loop->stats.ticks) {
+        stream->budget_tick = stream->loop->stats.ticks;
+        stream->budget = LC__READS_PER_PASS;
+    }
+    if (stream->budget == 0)
+        return -EAGAIN;
+    stream->budget--;
+    return lc__selector_receive(stream, out);
+}
+
+/* Somebody wants bytes: see to it that an answer can come. */
+static void lc__stream_want(lc_stream *stream) {
+    if (lc__stream_receive_news(stream))
+        lc__stream_receive_ready(stream);
+    else if (stream->receive.state == LC_STATE_IDLE)
+        lc__op_submit(stream->loop, &stream->receive);
+}
+
+int lc_stream_wait_receive(lc_stream *stream, uint64_t waiter) {
+    if (stream->receive_waiter || stream->started)
+        return -EBUSY;
+    stream->receive_waiter = waiter;
+    lc__stream_want(stream);
+    return 0;
+}
+
+int lc_stream_start_receiving(lc_stream *stream) {
+    if (stream->receive_waiter)
+        return -EBUSY;
+    stream->started = true;
+    stream->paused = false;
+    lc__stream_want(stream);
+    return 0;
+}
+
+void lc_stream_pause_receiving(lc_stream *stream) { stream->paused = true; }
+
+uint64_t lc_stream_receive_waiter(lc_stream *stream) {
+    uint64_t waiter = stream->receive_waiter;
+    stream->receive_waiter = 0;
+    /* A cancel that comes from now on is for a wait that is over. */
+    atomic_fetch_add_explicit(&stream->receive_token, 1, memory_order_relaxed);
+    return waiter;
+}
+
+bool lc_stream_receive_waits(const lc_stream *stream) { return stream->receive_waiter != 0; }
+
+void lc_stream_finish_delivery(lc_stream *stream) {
+    /* An end is told once; after it there is nothing to want. */
+    if (stream->started && !stream->paused && !stream->closing && !stream->end && !stream->receive_error)
+        lc__stream_want(stream);
+}
+
+uint32_t lc_stream_receive_token(const lc_stream *stream) {
+    return atomic_load_explicit(&stream->receive_token, memory_order_relaxed);
+}
+
+void lc_stream_cancel_receive(lc_stream *stream, uint32_t token) {
+    if (!stream->receive_waiter || lc_stream_receive_token(stream) != token)
+        return;
+    stream->receive_cancelled = true;
+    lc__stream_receive_ready(stream);
+}
+
+/* Selector: READ is armed and the descriptor is readable. If nobody asked, reading can wait, and so can the watcher:
+ * the kernel's buffer then fills, and the peer feels it. */
+void lc__stream_receive_event(lc_stream *stream) {
+    stream->maybe_ready = true;
+    if (lc__stream_receive_wanted(stream)) {
+        lc__stream_receive_ready(stream);
+    } else {
+        lc__selector_disarm(stream->loop, &stream->receive);
+        stream->receive.state = LC_STATE_IDLE;
+    }
+}
+
+/* A completion of the receive operation, or its end by cancel. */
+void lc__stream_received(lc_stream *stream, int result, bool more, lc_buffer *buffer) {
+    lc_loop *loop = stream->loop;
+    if (buffer && result > 0 && !stream->closing)
+        lc__queue_push(&stream->in, &buffer->node);
+    else if (buffer)
+        lc__buffer_return_here(loop, buffer);
+    if (result == 0) {
+        stream->end = true;
+    } else if (result == -ENOBUFS && !more && !stream->closing) {
+        lc__op_starve(loop, &stream->receive);
+        return;
+    } else if (result < 0 && result != -ECANCELED && result != -ENOBUFS && !lc__error_is_retry(result)) {
+        stream->receive_error = result;
+    }
+    if (stream->closing) {
+        if (!more)
+            lc__stream_maybe_close(stream);
+        return;
+    }
+    lc__stream_receive_ready(stream);
+    bool wanted = lc__stream_receive_wanted(stream);
+    if (more && !wanted && stream->in.count >= LC__UNREAD_MAX)
+        lc__op_ask_cancel(loop, &stream->receive); /* nobody reads: let the peer feel it */
+    else if (!more && wanted && !stream->receive_queued)
+        lc__stream_want(stream); /* ended without news, as a cancel that is no longer meant does */
+}
+
+/* ---- sending ---- */
+
+static void lc__stream_mark_dirty(lc_stream *stream) {
+    if (stream->dirty || stream->send.state != LC_STATE_IDLE || stream->connecting || !stream->out.head)
+        return;
+    lc_loop *loop = stream->loop;
+    stream->dirty = true;
+    stream->next_dirty = NULL;
+    if (loop->dirty_tail)
+        loop->dirty_tail->next_dirty = stream;
+    else
+        loop->dirty_head = stream;
+    loop->dirty_tail = stream;
+}
+
+/* The last part of phase 1: one send per stream gathers whatever was queued on it in this pass. */
+void lc__stream_flush_dirty(lc_loop *loop) {
+    lc_stream *stream;
+    while ((stream = loop->dirty_head)) {
+        if (stream->out.head && stream->send.state == LC_STATE_IDLE) {
+            if (!lc__is_proactor(loop)) {
+                lc__selector_send(stream);
+            } else if (!lc__proactor_send(stream)) {
+                loop->stats.queue_full++;
+                return; /* first in line next tick */
+            }
+        }
+        loop->dirty_head = stream->next_dirty;
+        if (!loop->dirty_head)
+            loop->dirty_tail = NULL;
+        stream->dirty = false;
+    }
+}
+
+static int lc__stream_refuses(const lc_stream *stream) {
+    if (stream->send_error)
+        return stream->send_error;
+    return stream->closing ? -ESHUTDOWN : stream->finish ? -EPIPE : 0;
+}
+
+int lc_stream_send(lc_stream *stream, lc_buffer *buffer) {
+    int refusal = lc__stream_refuses(stream);
+    if (refusal < 0 || buffer->length == 0) {
+        lc_buffer_return(buffer);
+        return refusal;
+    }
+    if (buffer->shared != stream->loop->shared) {
+        /* Lent by another loop, which wants it back on its own thread. */
+        refusal = lc_stream_send_copy(stream, buffer->base + buffer->offset, buffer->length);
+        lc_buffer_return(buffer);
+        return refusal;
+    }
+    lc__queue_push(&stream->out, &buffer->node);
+    stream->unsent += buffer->length;
+    lc__stream_mark_dirty(stream);
+    return 0;
+}
+
+int lc_stream_send_copy(lc_stream *stream, const void *bytes, size_t length) {
+    int refusal = lc__stream_refuses(stream);
+    if (refusal < 0)
+        return refusal;
+    const uint8_t *from = bytes;
+    /* Small writes of one pass share a buffer, unless the kernel already reads from it. */
+    if (stream->out.tail && stream->out.count > stream->send.in_flight) {
+        lc_buffer *last = lc__container_of(stream->out.tail, lc_buffer, node);
+        size_t room = last->bid == LC_BID_HEAP ? last->capacity - last->offset - last->length : 0;
+        size_t part = room < length ? room : length;
+        memcpy(last->base + last->offset + last->length, from, part);
+        last->length += (uint32_t)part;
+        stream->unsent += part;
+        from += part;
+        length -= part;
+    }
+    while (length > 0) {
+        size_t part = length < (1u << 30) ? length : (1u << 30);
+        lc_buffer *buffer = lc__buffer_heap(stream->loop, part);
+        if (!buffer)
+            return -ENOMEM;
+        memcpy(buffer->base, from, part);
+        buffer->length = (uint32_t)part;
+        lc__queue_push(&stream->out, &buffer->node);
+        stream->unsent += part;
+        from += part;
+        length -= part;
+    }
+    lc__stream_mark_dirty(stream);
+    return 0;
+}
+
+size_t lc_stream_unsent(const lc_stream *stream) { return stream->unsent; }
+int lc_stream_send_error(const lc_stream *stream) { return stream->send_error; }
+
+int lc_stream_wait_send(lc_stream *stream, uint64_t waiter, size_t below) {
+    if (stream->send_waiter)
+        return -EBUSY;
+    stream->send_waiter = waiter;
+    stream->send_below = below;
+    lc__stream_send_ready(stream);
+    return 0;
+}
+
+uint64_t lc_stream_send_waiter(lc_stream *stream) {
+    uint64_t waiter = stream->send_waiter;
+    stream->send_waiter = 0;
+    atomic_fetch_add_explicit(&stream->send_token, 1, memory_order_relaxed);
+    return waiter;
+}
+
+uint32_t lc_stream_send_token(const lc_stream *stream) {
+    return atomic_load_explicit(&stream->send_token, memory_order_relaxed);
+}
+
+void lc_stream_cancel_send(lc_stream *stream, uint32_t token) {
+    if (!stream->send_waiter || lc_stream_send_token(stream) != token)
+        return;
+    stream->send_cancelled = true;
+    lc__stream_send_ready(stream);
+}
+
+bool lc_stream_take_send_cancelled(lc_stream *stream) {
+    bool cancelled = stream->send_cancelled;
+    stream->send_cancelled = false;
+    return cancelled;
+}
+
+int lc_stream_finish_sending(lc_stream *stream) {
+    if (stream->closing)
+        return -ESHUTDOWN;
+    if (stream->send_error)
+        return stream->send_error;
+    if (stream->finish)
+        return 0;
+    stream->finish = true;
+    lc__stream_maybe_finish(stream);
+    return 0;
+}
+
+/* Fills vectors with the first queued buffers; returns how many. */
+uint32_t lc__stream_gather(lc_stream *stream, void *vectors, uint32_t max, size_t *total) {
+    struct iovec *vector = vectors;
+    uint32_t count = 0;
+    *total = 0;
+    for (lc_node *node = stream->out.head; node && count < max; node = node->next) {
+        lc_buffer *buffer = lc__container_of(node, lc_buffer, node);
+        vector[count++] = (struct iovec){.iov_base = buffer->base + buffer->offset, .iov_len = buffer->length};
+        *total += buffer->length;
+    }
+    return count;
+}
+
+static void lc__stream_drop_out(lc_stream *stream) {
+    /* What the kernel holds stays until its completion. */
+    lc__queue kept = {0};
+    for (uint32_t index = 0; index < stream->send.in_flight; index++)
+        lc__queue_push(&kept, lc__queue_pop(&stream->out));
+    lc_node *node;
+    while ((node = lc__queue_pop(&stream->out))) {
+        lc_buffer *buffer = lc__container_of(node, lc_buffer, node);
+        stream->unsent -= buffer->length;
+        lc__buffer_return_here(stream->loop, buffer);
+    }
+    stream->out = kept;
+}
+
+/* The sending side is broken for good; what was queued can never arrive. */
+void lc__stream_broke(lc_stream *stream, int error) {
+    stream->send_error = error;
+    lc__stream_drop_out(stream);
+    lc__stream_send_ready(stream);
+}
+
+/* Half-close, once everything is out. */
+void lc__stream_maybe_finish(lc_stream *stream) {
+    if (!stream->finish || stream->finished || stream->connecting || stream->out.head)
+        return;
+    stream->finished = true;
+    shutdown(stream->fd, SHUT_WR); /* ENOTCONN: the peer was faster, and reading will tell */
+}
+
+/* The kernel accepted `result` bytes of what is queued, or refused. */
+void lc__stream_sent(lc_stream *stream, int result) {
+    stream->send.in_flight = 0;
+    if (result > 0) {
+        size_t left = (size_t)result;
+        stream->unsent -= left;
+        while (left > 0) {
+            lc_buffer *buffer = lc__container_of(stream->out.head, lc_buffer, node);
+            if (left < buffer->length) {
+                buffer->offset += (uint32_t)left;
+                buffer->length -= (uint32_t)left;
+                break;
+            }
+            left -= buffer->length;
+            lc__queue_pop(&stream->out);
+            lc__buffer_return_here(stream->loop, buffer);
+        }
+    } else if (result < 0 && result != -ECANCELED && !lc__error_is_retry(result)) {
+        lc__stream_broke(stream, result);
+    }
+    if (stream->aborting)
+        lc__stream_drop_out(stream);
+    lc__stream_mark_dirty(stream);
+    lc__stream_maybe_finish(stream);
+    lc__stream_send_ready(stream);
+    if (stream->closing)
+        lc__stream_maybe_close(stream);
+}
+
+void lc__stream_connected(lc_stream *stream, int result) {
+    free((void *)(uintptr_t)stream->send.address);
+    stream->send.address = NULL;
+    stream->send.opcode = LC_OP_SEND;
+    stream->connecting = false;
+    stream->connect_result = result;
+    if (result < 0)
+        lc__stream_broke(stream, result);
+    lc__stream_mark_dirty(stream);
+    lc__stream_maybe_finish(stream);
+    lc__stream_send_ready(stream);
+    if (stream->closing)
+        lc__stream_maybe_close(stream);
+}
+
+/* ---- closing ---- */
+
+/* All said, or nothing more to be said, and the kernel has let go: the descriptor closes in phase 8. */
+void lc__stream_maybe_close(lc_stream *stream) {
+    bool flushed = !stream->out.head || stream->aborting || stream->send_error;
+    if (!stream->closing || stream->on_close || stream->closed || !flushed ||
+        stream->send.state != LC_STATE_IDLE || stream->receive.state != LC_STATE_IDLE)
+        return;
+    stream->on_close = true;
+    stream->next_closing = stream->loop->closing_streams;
+    stream->loop->closing_streams = stream;
+}
+
+int lc_stream_close(lc_stream *stream, bool abort, bool reset) {
+    if (stream->closed)
+        return 0;
+    lc_loop *loop = stream->loop;
+    if (reset && !stream->connecting)
+        setsockopt(stream->fd, SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 1, .l_linger = 0},
+                   sizeof(struct linger));
+    bool first = !stream->closing;
+    stream->closing = true;
+    if (first) {
+        lc_node *node;
+        while ((node = lc__queue_pop(&stream->in)))
+            lc__buffer_return_here(loop, lc__container_of(node, lc_buffer, node));
+        lc__op_ask_cancel(loop, &stream->receive);
+        lc__stream_receive_ready(stream);
+    }
+    if ((abort || stream->connecting) && !stream->aborting) {
+        stream->aborting = true;
+        lc__stream_drop_out(stream);
+        lc__op_ask_cancel(loop, &stream->send);
+        lc__stream_send_ready(stream);
+    }
+    lc__stream_maybe_close(stream);
+    return stream->closed ? 0 : 1;
+}
+
+bool lc_stream_is_closed(const lc_stream *stream) { return stream->closed; }
+
+static void lc__stream_closed_ready(lc_stream *stream) {
+    if (!stream->closed || !stream->closed_waiter || stream->closed_queued)
+        return;
+    stream->closed_queued = true;
+    lc__ready_push(stream->loop, &stream->closed_ready, LC_KIND_CLOSED);
+}
+
+int lc_stream_wait_closed(lc_stream *stream, uint64_t waiter) {
+    if (stream->closed_waiter)
+        return -EBUSY;
+    stream->closed_waiter = waiter;
+    lc__stream_closed_ready(stream);
+    return 0;
+}
+
+uint64_t lc_stream_closed_waiter(lc_stream *stream) {
+    uint64_t waiter = stream->closed_waiter;
+    stream->closed_waiter = 0;
+    return waiter;
+}
+
+/* Phase 8. Nothing refers to these descriptors any more, so closing them is final: the peer sees FIN now. */
+void lc__stream_close_finished(lc_loop *loop) {
+    lc_stream *stream;
+    bool any = false;
+    while ((stream = loop->closing_streams)) {
+        loop->closing_streams = stream->next_closing;
+        stream->on_close = false;
+        lc__fd_entry(loop, stream->fd)->owner = NULL;
+        if (!lc__is_proactor(loop))
+            lc__selector_forget(loop, stream->fd);
+        close(stream->fd);
+        any = true;
+        stream->closed = true;
+        lc__stream_drop_out(stream);
+        lc__stream_closed_ready(stream);
+        lc__stream_send_ready(stream);
+        lc__stream_free_if_done(stream);
+    }
+    if (any)
+        lc__listener_descriptor_freed(loop);
+}
+
+/* The owner lets go. Nobody is left to hear, so an open stream is aborted. */
+void lc__stream_release_now(lc_stream *stream) {
+    stream->released = true;
+    stream->receive_waiter = stream->send_waiter = stream->closed_waiter = 0;
+    stream->started = false;
+    /* A polite close that is still flushing goes on without its owner. */
+    if (!stream->closing)
+        lc_stream_close(stream, true, false);
+    lc__stream_free_if_done(stream);
+}
+
+void lc_stream_release(lc_stream *stream) {
+    lc_loop *loop = stream->loop;
+    if (loop->closed)
+        return; /* its descriptor is closed and its memory goes with the loop */
+    if (lc_loop_current() == loop) {
+        lc__stream_release_now(stream);
+        return;
+    }
+    stream->closed_ready.kind = LC_KIND_STREAM_RELEASE;
+    if (!lc_loop_is_forked(loop))
+        lc__inbox_push(loop->shared, &stream->closed_ready);
+}
+
+/* ---- from a node of the ready list to its record ---- */
+
+lc_stream *lc_node_stream(lc_node *node) {
+    switch ((lc_kind)node->kind) {
+    case LC_KIND_RECEIVE:
+        return lc__container_of(node, lc_stream, receive_ready);
+    case LC_KIND_SEND:
+        return lc__container_of(node, lc_stream, send_ready);
+    case LC_KIND_CLOSED:
+        return lc__container_of(node, lc_stream, closed_ready);
+    default:
+        return NULL;
+    }
+}
