@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Connection.swift: a connected stream, read and written by tasks of its loop.
+
+import CLoopCore
+
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#endif
+
+/// A connected stream socket of a loop.
+///
+/// Call it on the loop's thread: from its tasks, callbacks and handlers. Elsewhere every member throws `.wrongThread`.
+/// A connection that is dropped without ``close()`` is aborted.
+public final class Connection: @unchecked Sendable {
+    let core: LoopCore
+    let stream: OpaquePointer
+    /// Told what arrives, in place of a reader. Held strongly until the connection is lost.
+    private var handler: (any StreamHandler)?
+    /// Keeps the connection alive while the core delivers to its handler: one retain at start, one release at the end.
+    private var started: Unmanaged<Connection>?
+
+    /// More than this many bytes queued: ``write(_:)`` waits until they are at most a quarter of it.
+    public var writeHighWaterMark = 64 * 1024
+
+    init(_ core: LoopCore, _ stream: OpaquePointer) {
+        self.core = core
+        self.stream = stream
+    }
+
+    deinit { lc_stream_release(stream) }
+
+    /// Takes over a connected stream socket, which belongs to the connection from here on.
+    /// - Throws: `.io` if it is none; the descriptor is the caller's then.
+    public convenience init(adopting descriptor: Int32, on loop: any Loop) throws(LoopError) {
+        try loop.core.check("adopt")
+        var stream: OpaquePointer?
+        let result = lc_stream_adopt(loop.core.loop, descriptor, &stream)
+        guard result == 0, let stream else {
+            throw result == -EBADF && loop.isClosed ? .closed : LoopError(core: result, operation: "adopt")
+        }
+        self.init(loop.core, stream)
+    }
+
+    /// Connects to an IPv4 or IPv6 address.
+    /// - Throws: `.invalidAddress`, `.cancelled`, `.io` with the errno of `connect`.
+    nonisolated(nonsending) public static func connect(
+        to host: String, port: UInt16, on loop: any Loop
+    ) async throws(LoopError) -> Connection {
+        let address = try SocketAddress(host, port)
+        try loop.core.check("connect")
+        guard loop.isOnLoop else { throw .wrongThread(operation: "connect") }
+        var stream: OpaquePointer?
+        let result = address.withSockaddr { lc_stream_connect(loop.core.loop, $0, $1, &stream) }
+        guard result == 0, let stream else { throw LoopError(core: result, operation: "connect") }
+        let connection = Connection(loop.core, stream)
+        try await connection.waitToSend(below: .max, operation: "connect")
+        let outcome = lc_stream_connect_result(stream)
+        if outcome < 0 { throw .io(IOError(errno: outcome, operation: "connect to \(address)")) }
+        return connection
+    }
+
+    /// The descriptor, still owned by the connection.
+    public var descriptor: Int32 { lc_stream_fd(stream) }
+    /// Whether the descriptor is closed.
+    public var isClosed: Bool { lc_stream_is_closed(stream) }
+    /// This end's address.
+    public var localAddress: SocketAddress? { SocketAddress { lc_address_local(descriptor, $0) } }
+    /// The other end's address, asked of the kernel now.
+    public var remoteAddress: SocketAddress? { SocketAddress { lc_address_peer(descriptor, $0) } }
+    /// Bytes queued and not yet accepted by the kernel.
+    public var unsentByteCount: Int { lc_stream_unsent(stream) }
+
+    @inline(__always)
+    private func checkOnLoop(_ operation: StaticString) throws(LoopError) {
+        if !core.isOnLoop { throw notOnLoop(operation) }
+    }
+
+    private func notOnLoop(_ operation: StaticString) -> LoopError {
+        if lc_loop_is_forked(core.loop) { return .forked }
+        return lc_loop_is_closed(core.loop)
+            ? .connectionClosed(operation: "\(operation)") : .wrongThread(operation: "\(operation)")
+    }
+
+    // MARK: Read
+
+    /// Receives the next bytes, suspending until some arrive.
+    ///
+    /// - Returns: A lease from the loop's buffers; `nil` once the peer has finished sending.
+    /// - Throws: `.cancelled` when the task is, and then no byte is lost: what arrives is there for the next read.
+    ///   `.busy` while another read waits; `.connectionClosed`; `.io` with the errno that broke the connection.
+    /// - Note: One read at a time. Allocates nothing and enters the kernel with the loop's pass.
+    nonisolated(nonsending) public func read() async throws(LoopError) -> ReceivedBytes? {
+        try checkOnLoop("read")
+        while true {
+            var buffer: UnsafeMutablePointer<lc_buffer>?
+            let result = lc_stream_take(stream, &buffer)
+            if result == 1 { return ReceivedBytes(buffer.unsafelyUnwrapped) }
+            if result == 0 { return nil }
+            if result != -EAGAIN { throw LoopError(core: result, operation: "read") }
+            let waited = await withTaskCancellationHandler {
+                await core.suspend { lc_stream_wait_receive(stream, $0) }
+            } onCancel: {
+                cancelRead()
+            }
+            if waited < 0 { throw LoopError(core: waited, operation: "read") }
+            if lc_loop_is_closed(core.loop) { throw .connectionClosed(operation: "read") }
+        }
+    }
+
+    private func cancelRead() {
+        let token = lc_stream_receive_token(stream)
+        core.cancelSoon { lc_stream_cancel_receive(self.stream, token) }
+    }
+
+    // MARK: Write
+
+    /// Queues received bytes to be sent back, without a copy. They leave with this pass.
+    ///
+    /// Suspends only while more than ``writeHighWaterMark`` bytes are queued. What is queued is sent in order, also by
+    /// a ``close()`` that follows.
+    /// - Throws: `.io` with the errno that broke the connection; `.connectionClosed`; `.finishedWriting`; `.cancelled`
+    ///   if the task is while it waits, in which case the bytes are queued nevertheless.
+    nonisolated(nonsending) public func write(_ bytes: consuming ReceivedBytes) async throws(LoopError) {
+        try send(bytes)
+        if lc_stream_unsent(stream) > writeHighWaterMark {
+            try await waitToSend(below: writeHighWaterMark / 4, operation: "write")
+        }
+    }
+
+    /// Queues a copy of `bytes` to be sent. Otherwise like `write(_:)` of received bytes.
+    nonisolated(nonsending) public func write(_ bytes: [UInt8]) async throws(LoopError) {
+        try send(copying: bytes.span.bytes)
+        if lc_stream_unsent(stream) > writeHighWaterMark {
+            try await waitToSend(below: writeHighWaterMark / 4, operation: "write")
+        }
+    }
+
+    /// Waits until the kernel has accepted everything that was written.
+    nonisolated(nonsending) public func flush() async throws(LoopError) {
+        try checkOnLoop("flush")
+        if lc_stream_unsent(stream) > 0 { try await waitToSend(below: 0, operation: "flush") }
+        let error = lc_stream_send_error(stream)
+        if error < 0 { throw LoopError(core: error, operation: "flush") }
+    }
+
+    /// Queues received bytes without waiting, however many are queued. For handlers, which watch
+    /// ``unsentByteCount`` themselves.
+    public func send(_ bytes: consuming ReceivedBytes) throws(LoopError) {
+        try checkOnLoop("write")
+        try checkSent(lc_stream_send(stream, bytes.release()))
+    }
+
+    /// Queues a copy of `bytes` without waiting.
+    public func send(copying bytes: RawSpan) throws(LoopError) {
+        try checkOnLoop("write")
+        try checkSent(bytes.withUnsafeBytes { lc_stream_send_copy(stream, $0.baseAddress, $0.count) })
+    }
+
+    @inline(__always)
+    private func checkSent(_ result: Int32) throws(LoopError) {
+        if result < 0 { throw result == -EPIPE && lc_stream_send_error(stream) == 0
+            ? .finishedWriting : LoopError(core: result, operation: "write") }
+    }
+
+    /// Finishes sending once everything queued is out; the peer reads an end, and reading here goes on.
+    public func finishWriting() throws(LoopError) {
+        try checkOnLoop("finishWriting")
+        let result = lc_stream_finish_sending(stream)
+        if result < 0 { throw LoopError(core: result, operation: "finishWriting") }
+    }
+
+    nonisolated(nonsending) private func waitToSend(below: Int, operation: String) async throws(LoopError) {
+        let waited = await withTaskCancellationHandler {
+            await core.suspend { lc_stream_wait_send(stream, $0, below) }
+        } onCancel: {
+            cancelWrite()
+        }
+        if waited < 0 { throw LoopError(core: waited, operation: operation) }
+        if lc_stream_take_send_cancelled(stream) { throw .cancelled(operation: operation) }
+        if lc_loop_is_closed(core.loop) { throw .connectionClosed(operation: operation) }
+        let error = lc_stream_send_error(stream)
+        if error < 0, operation != "connect" { throw LoopError(core: error, operation: operation) }
+    }
+
+    private func cancelWrite() {
+        let token = lc_stream_send_token(stream)
+        core.cancelSoon { lc_stream_cancel_send(self.stream, token) }
+    }
+
+    // MARK: Close
+
+    /// Closes politely: sends what is queued, then closes the descriptor. Returns once it is closed. A read that waits
+    /// throws `.connectionClosed`. Calling it again does nothing.
+    nonisolated(nonsending) public func close() async {
+        guard core.isOnLoop else { return abort() }
+        stopDelivery()
+        if lc_stream_close(stream, false, false) == 0 { return }
+        _ = await core.suspend { lc_stream_wait_closed(stream, $0) }
+    }
+
+    /// Closes politely without waiting for it. Any thread.
+    public func closeSoon() {
+        guard core.isOnLoop else { return core.cancelSoon { self.closeSoon() } }
+        _ = lc_stream_close(stream, false, false)
+        stopDelivery()
+    }
+
+    /// Closes at once; what is queued is dropped. Any thread.
+    /// - Parameter reset: The peer sees a reset instead of an end.
+    public func abort(reset: Bool = false) {
+        guard core.isOnLoop else { return core.cancelSoon { self.abort(reset: reset) } }
+        _ = lc_stream_close(stream, true, reset)
+        stopDelivery()
+    }
+
+    // MARK: Handlers
+
+    /// Delivers what arrives to `handler`, in place of ``read()``. The handler, and with it the connection, stays alive
+    /// until the connection is lost.
+    /// - Throws: `.busy` while a read waits.
+    public func start(_ handler: any StreamHandler) throws(LoopError) {
+        try core.check("start")
+        let result = lc_stream_start_receiving(stream)
+        if result < 0 { throw LoopError(core: result, operation: "start") }
+        self.handler = handler
+        if started == nil {
+            started = Unmanaged.passRetained(self)
+            lc_stream_set_word(stream, UInt64(UInt(bitPattern: started!.toOpaque())))
+        }
+    }
+
+    static func of(_ stream: OpaquePointer?) -> Connection? {
+        guard let raw = UnsafeRawPointer(bitPattern: UInt(lc_stream_word(stream))) else { return nil }
+        return Unmanaged<Connection>.fromOpaque(raw).takeUnretainedValue()
+    }
+
+    func deliverReceived() {
+        guard let handler else { return }
+        var buffer: UnsafeMutablePointer<lc_buffer>?
+        while true {
+            let result = lc_stream_take(stream, &buffer)
+            if result == 1 {
+                handler.received(ReceivedBytes(buffer.unsafelyUnwrapped), on: self)
+                continue
+            }
+            if result == -EAGAIN { return lc_stream_finish_delivery(stream) }
+            if result == 0 {
+                lc_stream_pause_receiving(stream)
+                return handler.ended(self)
+            }
+            _ = lc_stream_close(stream, true, false)
+            return lose(result == -ESHUTDOWN ? nil : LoopError(core: result, operation: "read"))
+        }
+    }
+
+    private func stopDelivery() {
+        if handler != nil { lose(nil) }
+    }
+
+    func loopClosed() { stopDelivery() }
+
+    /// Tells the handler, once, and lets both go.
+    private func lose(_ error: LoopError?) {
+        guard let handler = handler.take() else { return }
+        lc_stream_pause_receiving(stream)
+        lc_stream_set_word(stream, 0)
+        handler.lost(self, error: error)
+        let started = started.take()
+        started?.release()
+    }
+}
+
+/// Told what happens on a connection, on its loop's thread. The fastest way to serve: no task, no suspension.
+public protocol StreamHandler: AnyObject {
+    /// Bytes arrived.
+    func received(_ bytes: consuming ReceivedBytes, on connection: Connection)
+    /// The peer has finished sending; writing still works. By default the connection is closed.
+    func ended(_ connection: Connection)
+    /// The connection is closed, or about to be, and nothing more will be delivered. `error` is what broke it, if
+    /// anything did.
+    func lost(_ connection: Connection, error: LoopError?)
+}
+
+extension StreamHandler {
+    public func ended(_ connection: Connection) { connection.closeSoon() }
+    public func lost(_ connection: Connection, error: LoopError?) {}
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Listener.swift: a listening socket, and the connections that come from it.
+
+import CLoopCore
+
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#endif
+
+/// Sizes and switches of a listening socket.
+public struct ListenOptions: Sendable, Hashable {
+    /// Connections the kernel keeps until they are accepted.
+    public var backlog: Int32 = 1024
+    /// Lets several listeners share a port; the kernel spreads connections over them.
+    public var reusePort = false
+    public init() {}
+}
+
+/// A listening TCP socket of a loop: an `AsyncSequence` of connections, or a source of calls to a closure.
+///
+/// When descriptors or memory run out, accepting pauses, is reported once to the loop's `onUnhandledError`, and goes on
+/// as soon as a connection of the loop is closed, or after a while. Call it on the loop's thread.
+public final class Listener: @unchecked Sendable, AsyncSequence {
+    public typealias Element = Connection
+    public typealias Failure = LoopError
+
+    let core: LoopCore
+    let listener: OpaquePointer
+    /// Where it listens; the port is the real one if 0 was asked for.
+    public let address: SocketAddress
+    private var onConnection: ((Connection) -> Void)?
+    private var started: Unmanaged<Listener>?
+
+    /// Binds and listens.
+    /// - Parameter port: 0 lets the kernel pick one.
+    /// - Throws: `.invalidAddress`; `.io` with the errno of `bind` or `listen`, and the address.
+    public init(
+        on loop: any Loop, address host: String = "127.0.0.1", port: UInt16, options: ListenOptions = ListenOptions()
+    ) throws(LoopError) {
+        let wanted = try SocketAddress(host, port)
+        core = loop.core
+        try core.check("listen")
+        if loop.isClosed { throw .closed }
+        var descriptor: Int32 = -1
+        var result = withUnsafePointer(to: wanted.core) {
+            lc_socket_listen($0, options.backlog, options.reusePort, &descriptor)
+        }
+        guard result == 0 else { throw .io(IOError(errno: result, operation: "listen on \(wanted)")) }
+        var listener: OpaquePointer?
+        result = lc_listener_adopt(core.loop, descriptor, &listener)
+        guard result == 0, let listener else {
+            closeDescriptor(descriptor)
+            throw LoopError(core: result, operation: "listen on \(wanted)")
+        }
+        self.listener = listener
+        address = SocketAddress { lc_address_local(descriptor, $0) } ?? wanted
+    }
+
+    deinit {
+        let (core, listener) = (core, listener)
+        if core.isOnLoop || !lc_loop_is_running(core.loop) {
+            lc_listener_release(listener)
+        } else {
+            let address = UInt(bitPattern: listener)
+            core.cancelSoon { lc_listener_release(OpaquePointer(bitPattern: address)) }
+        }
+    }
+
+    /// Accepts the next connection, suspending until there is one.
+    /// - Throws: `.cancelled`, `.busy`, `.connectionClosed` once the listener is closed.
+    nonisolated(nonsending) public func accept() async throws(LoopError) -> Connection {
+        guard core.isOnLoop else { throw .wrongThread(operation: "accept") }
+        while true {
+            var stream: OpaquePointer?
+            let result = lc_listener_take(listener, &stream)
+            if result == 1 { return Connection(core, stream.unsafelyUnwrapped) }
+            if result != -EAGAIN { throw LoopError(core: result, operation: "accept") }
+            reportPause()
+            let waited = await withTaskCancellationHandler {
+                await core.suspend { lc_listener_wait(listener, $0) }
+            } onCancel: {
+                cancelAccept()
+            }
+            if waited < 0 { throw LoopError(core: waited, operation: "accept") }
+            if lc_loop_is_closed(core.loop) { throw .connectionClosed(operation: "accept") }
+        }
+    }
+
+    private func cancelAccept() {
+        let token = lc_listener_token(listener)
+        core.cancelSoon { lc_listener_cancel(self.listener, token) }
+    }
+
+    private func reportPause() {
+        let error = lc_listener_take_backoff(listener)
+        if error < 0 { core.report(IOError(errno: error, operation: "accept on \(address)"), "accept") }
+    }
+
+    /// Calls `body` for each connection, in place of ``accept()``.
+    /// - Throws: `.busy` while an accept waits.
+    public func start(_ body: @escaping (Connection) -> Void) throws(LoopError) {
+        try core.check("start")
+        let result = lc_listener_start(listener)
+        if result < 0 { throw LoopError(core: result, operation: "start") }
+        onConnection = body
+        if started == nil {
+            started = Unmanaged.passRetained(self)
+            lc_listener_set_word(listener, UInt64(UInt(bitPattern: started!.toOpaque())))
+        }
+    }
+
+    static func of(_ listener: OpaquePointer?) -> Listener? {
+        guard let raw = UnsafeRawPointer(bitPattern: UInt(lc_listener_word(listener))) else { return nil }
+        return Unmanaged<Listener>.fromOpaque(raw).takeUnretainedValue()
+    }
+
+    func deliverAccepted() {
+        var stream: OpaquePointer?
+        while let onConnection {
+            let result = lc_listener_take(listener, &stream)
+            guard result == 1 else { break }
+            onConnection(Connection(core, stream.unsafelyUnwrapped))
+        }
+        reportPause()
+        lc_listener_finish_delivery(listener)
+    }
+
+    /// Refuses connections from here on, and drops those that nobody has accepted. Those accepted live on. An accept
+    /// that waits throws `.connectionClosed`. Calling it again does nothing.
+    public func close() {
+        guard core.isOnLoop || !lc_loop_is_running(core.loop) else { return core.cancelSoon { self.close() } }
+        if !lc_loop_is_closed(core.loop) { lc_listener_close(listener) }
+        loopClosed()
+    }
+
+    /// Lets go of what a started listener holds.
+    func loopClosed() {
+        onConnection = nil
+        lc_listener_set_word(listener, 0)
+        started.take()?.release()
+    }
+
+    // MARK: AsyncSequence
+
+    /// Ends when the listener is closed.
+    public struct AsyncIterator: AsyncIteratorProtocol {
+        let listener: Listener
+
+        public mutating func next() async throws(LoopError) -> Connection? {
+            try await next(isolation: nil)
+        }
+
+        public mutating func next(isolation actor: isolated (any Actor)?) async throws(LoopError) -> Connection? {
+            do {
+                return try await listener.accept()
+            } catch .connectionClosed {
+                return nil
+            }
+        }
+    }
+
+    public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(listener: self) }
+}

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// LoopCore.swift: the engine behind both loops: the C loop, the closures it does not know, and the pass.
+
+import CLoopCore
+
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#endif
+import Synchronization
+
+/// The engine of a loop. Both kinds have one; what differs between them lies below, in C.
+///
+/// Its members are the library's own. A type of yours that decorates a ``Loop`` hands on the `core` of the loop it
+/// decorates.
+public final class LoopCore: @unchecked Sendable {
+    /// The C loop. Lives as long as this object, so other threads may post to it at any time.
+    let loop: OpaquePointer
+    /// What `callSoon` and timers run, by slot of the C call. On the loop's thread.
+    private var closures: ContiguousArray<(() throws -> Void)?> = []
+    /// The loop this is the engine of. Weak, as the loop owns us.
+    private let facade = Mutex<WeakLoop>(WeakLoop())
+    private let errorHook = Mutex<(@Sendable (any Loop, UnhandledError) -> Void)?>(nil)
+    /// The two executors, and the same as the runtime wants them. The loop owns them and is alive while it runs.
+    private var taskExecutor: Unmanaged<LoopTaskExecutor>?
+    private var serialExecutor: Unmanaged<LoopSerialExecutor>?
+    private var asTaskExecutor: UnownedTaskExecutor?
+    private var asSerialExecutor: UnownedSerialExecutor?
+
+    private struct WeakLoop { weak var value: (any Loop)? }
+
+    init(options: lc_options, operation: String) throws(LoopError) {
+        var created: OpaquePointer?
+        let result = withUnsafePointer(to: options) { lc_loop_create($0, &created) }
+        guard result == 0, let created else {
+            let unavailability = LoopUnavailability(errno: result)
+            if options.backend == LC_BACKEND_PROACTOR.rawValue, unavailability.allowsFallback {
+                throw .unavailable(unavailability)
+            }
+            throw .io(IOError(errno: result, operation: operation))
+        }
+        loop = created
+        lc_loop_set_owner(loop, Unmanaged.passUnretained(self).toOpaque())
+    }
+
+    deinit { lc_loop_free(loop) }
+
+    func adopt(_ facade: any Loop) {
+        self.facade.withLock { $0.value = facade }
+        taskExecutor = Unmanaged.passUnretained(facade.taskExecutor)
+        serialExecutor = Unmanaged.passUnretained(facade.serialExecutor)
+        asTaskExecutor = facade.taskExecutor.asUnownedTaskExecutor()
+        asSerialExecutor = facade.serialExecutor.asUnownedSerialExecutor()
+    }
+
+    var facadeLoop: (any Loop)? { facade.withLock { $0.value } }
+
+    /// The engine that runs on this thread.
+    static var current: LoopCore? {
+        guard let running = lc_loop_current(), let owner = lc_loop_owner(running) else { return nil }
+        return Unmanaged<LoopCore>.fromOpaque(owner).takeUnretainedValue()
+    }
+
+    var isOnLoop: Bool { lc_loop_current() == loop }
+
+    var onUnhandledError: (@Sendable (any Loop, UnhandledError) -> Void)? {
+        get { errorHook.withLock { $0 } }
+        set { errorHook.withLock { $0 = newValue } }
+    }
+
+    /// Reports an error that no caller waits for.
+    func report(_ error: any Error, _ message: String) {
+        let unhandled = UnhandledError(message: message, error: error)
+        if let hook = onUnhandledError, let facadeLoop {
+            hook(facadeLoop, unhandled)
+        } else {
+            writeToStandardError("swift-event-loops: unhandled error in \(unhandled)")
+        }
+    }
+
+    // MARK: Run
+
+    private func withRunning<Result>(_ body: () throws(LoopError) -> Result) throws(LoopError) -> Result {
+        switch lc_loop_enter(loop) {
+        case 0: break
+        case -EBADF: throw .closed
+        case -EALREADY: throw .alreadyRunning
+        case -EDEADLK: throw .anotherLoopRunning
+        case -EOWNERDEAD: throw .forked
+        case -EXDEV: throw .boundToAnotherThread
+        case let result: throw LoopError(core: result, operation: "run")
+        }
+        defer { lc_loop_leave(loop) }
+        return try body()
+    }
+
+    private func pass(wait: Bool) throws(LoopError) {
+        let result = lc_loop_tick(loop, wait)
+        deliver()
+        if result < 0 { throw LoopError(core: result, operation: "wait for events") }
+    }
+
+    func run() throws(LoopError) {
+        try withRunning { () throws(LoopError) in
+            repeat { try pass(wait: true) } while !lc_loop_take_stop(loop)
+        }
+    }
+
+    func runUntilIdle() throws(LoopError) {
+        try withRunning { () throws(LoopError) in
+            repeat { try pass(wait: lc_loop_is_alive(loop)) } while !lc_loop_take_stop(loop) && lc_loop_is_alive(loop)
+        }
+    }
+
+    func runOnce(_ mode: PassMode) throws(LoopError) {
+        try withRunning { () throws(LoopError) in
+            try pass(wait: mode == .wait)
+            _ = lc_loop_take_stop(loop)
+        }
+    }
+
+    func run<Success>(
+        until body: sending @escaping () async throws -> Success, on executor: LoopTaskExecutor
+    ) throws -> Success {
+        let outcome = Outcome<Success>()
+        // Fail before the task exists: a task that cannot run would wait for ever.
+        try withRunning { () throws(LoopError) in }
+        Task(executorPreference: executor) {
+            do { outcome.set(.success(try await body())) } catch { outcome.set(.failure(error)) }
+            // Through the ready list: what the body queued before it ended comes first.
+            _ = try? self.callSoon { lc_loop_stop(self.loop) }
+        }
+        try run()
+        guard let result = outcome.take() else { throw LoopError.stoppedBeforeCompletion }
+        return try result.get()
+    }
+
+    /// Phase 7: the one place where user code runs.
+    private func deliver() {
+        while let node = lc_loop_next(loop) { deliver(node) }
+    }
+
+    private func deliver(_ node: UnsafeMutablePointer<lc_node>) {
+        switch lc_kind(rawValue: UInt32(truncatingIfNeeded: node.pointee.kind)) {
+        case LC_KIND_RECEIVE: deliverReceive(lc_node_stream(node))
+        case LC_KIND_JOB_TASK, LC_KIND_JOB_SERIAL:
+            let job = UnsafeMutableRawPointer(node) - MemoryLayout<lc_job>.offset(of: \.node)!
+            run(job, lc_kind(rawValue: UInt32(truncatingIfNeeded: node.pointee.kind)))
+        case LC_KIND_SEND:
+            let stream = lc_node_stream(node)
+            resume(lc_stream_send_waiter(stream))
+        case LC_KIND_CALL: deliverCall(node)
+        case LC_KIND_SLEEP: resume(node.withMemoryRebound(to: lc_call.self, capacity: 1) { $0.pointee.word })
+        case LC_KIND_OP: resume(node.withMemoryRebound(to: lc_op.self, capacity: 1) { $0.pointee.word })
+        case LC_KIND_ACCEPT: deliverAccept(lc_node_listener(node))
+        case LC_KIND_POST: Post.take(node).run(on: self)
+        case LC_KIND_CLOSED: resume(lc_stream_closed_waiter(lc_node_stream(node)))
+        default: assertionFailure("the core delivered an entry of its own")
+        }
+    }
+
+    @inline(__always)
+    private func run(_ job: UnsafeMutableRawPointer, _ kind: lc_kind) {
+        let job = UnownedJob(record: job)
+        if kind == LC_KIND_JOB_TASK {
+            job.runSynchronously(on: asTaskExecutor.unsafelyUnwrapped)
+        } else {
+            job.runSynchronously(on: asSerialExecutor.unsafelyUnwrapped)
+        }
+    }
+
+    /// Resumes a waiter, and runs it here and now if it belongs to this loop: it is what the entry was delivered for.
+    @inline(__always)
+    func resume(_ waiter: UInt64) {
+        guard waiter != 0 else { return }
+        lc_loop_begin_resume(loop)
+        Waiter(word: waiter).resume()
+        var kind = LC_KIND_NONE
+        if let job = lc_loop_end_resume(loop, &kind) { run(job, kind) }
+    }
+
+    private func deliverReceive(_ stream: OpaquePointer?) {
+        let waiter = lc_stream_receive_waiter(stream)
+        if waiter != 0 { return resume(waiter) }
+        Connection.of(stream)?.deliverReceived()
+    }
+
+    private func deliverAccept(_ listener: OpaquePointer?) {
+        let waiter = lc_listener_waiter(listener)
+        if waiter != 0 { return resume(waiter) }
+        Listener.of(listener)?.deliverAccepted()
+    }
+
+    private func deliverCall(_ node: UnsafeMutablePointer<lc_node>) {
+        let slot = node.withMemoryRebound(to: lc_call.self, capacity: 1) { Int($0.pointee.slot) }
+        guard let body = closures[slot].take() else { return }
+        do { try body() } catch { report(error, "callback") }
+    }
+
+    // MARK: Calls
+
+    /// Callbacks and operations belong on the loop's thread while it runs.
+    func check(_ operation: StaticString) throws(LoopError) {
+        if lc_loop_current() == loop { return }
+        if lc_loop_is_forked(loop) { throw .forked }
+        if lc_loop_is_closed(loop) { throw .closed }
+        if lc_loop_is_running(loop) { throw .wrongThread(operation: "\(operation)") }
+    }
+
+    private func keep(_ body: @escaping () throws -> Void, _ id: lc_call_id) -> Handle {
+        let slot = Int(id.slot)
+        while closures.count <= slot { closures.append(nil) }
+        closures[slot] = body
+        return Handle(core: self, id: id)
+    }
+
+    func callSoon(_ body: @escaping () throws -> Void) throws(LoopError) -> Handle {
+        try check("callSoon")
+        // Not running: what this thread handed over before must come first.
+        if !isOnLoop { lc_loop_drain_inbox(loop) }
+        var id = lc_call_id()
+        let result = lc_call_soon(loop, LC_KIND_CALL, 0, &id)
+        if result < 0 { throw result == -EBADF ? .closed : LoopError(core: result, operation: "callSoon") }
+        return keep(body, id)
+    }
+
+    func callAt(_ deadline: LoopInstant, _ body: @escaping () throws -> Void) throws(LoopError) -> Handle {
+        try check("callAt")
+        var id = lc_call_id()
+        let result = lc_call_at(loop, LC_KIND_CALL, deadline.nanoseconds, 0, &id)
+        if result < 0 { throw result == -EBADF ? .closed : LoopError(core: result, operation: "callAt") }
+        return keep(body, id)
+    }
+
+    func cancel(_ handle: Handle) {
+        var word: UInt64 = 0
+        if lc_call_cancel(loop, handle.id, &word) == 1 { closures[Int(handle.id.slot)] = nil }
+    }
+
+    func callSoonThreadsafe(_ body: @escaping @Sendable () throws -> Void) throws(LoopError) {
+        if lc_loop_is_forked(loop) { throw .forked }
+        let post = Post(body)
+        let raw = Unmanaged.passRetained(post)
+        if lc_loop_post(loop, post.record) < 0 {
+            raw.release()
+            throw .closed
+        }
+    }
+
+    // MARK: Close
+
+    func close() throws(LoopError) {
+        if lc_loop_close(loop) == -EBUSY { throw .running }
+        // What waited is told, or dropped. A callback's captures may call back in, so the list is walked to its end.
+        while let node = lc_loop_drop_next(loop) { drop(node) }
+        closures = []
+    }
+
+    /// The loop object is gone. Unless somebody still needs the engine, this is its end.
+    func abandoned() {
+        if !lc_loop_is_closed(loop) && !lc_loop_is_forked(loop) {
+            writeToStandardError("swift-event-loops: a loop was dropped without close(); closing it now.")
+        }
+        try? close()
+    }
+
+    private func drop(_ node: UnsafeMutablePointer<lc_node>) {
+        switch lc_kind(rawValue: UInt32(truncatingIfNeeded: node.pointee.kind)) {
+        case LC_KIND_CALL:
+            let slot = node.withMemoryRebound(to: lc_call.self, capacity: 1) { Int($0.pointee.slot) }
+            closures[slot] = nil
+        case LC_KIND_POST: _ = Post.take(node)
+        case LC_KIND_JOB_TASK, LC_KIND_JOB_SERIAL:
+            let raw = UnsafeMutableRawPointer(node) - MemoryLayout<lc_job>.offset(of: \.node)!
+            let job = UnownedJob(record: raw)
+            if lc_kind(rawValue: UInt32(truncatingIfNeeded: node.pointee.kind)) == LC_KIND_JOB_TASK {
+                taskExecutor?.takeUnretainedValue().runOrphan(job)
+            } else {
+                serialExecutor?.takeUnretainedValue().runOrphan(job)
+            }
+        case LC_KIND_RECEIVE where !lc_stream_receive_waits(lc_node_stream(node)):
+            Connection.of(lc_node_stream(node))?.loopClosed()
+        case LC_KIND_ACCEPT where !lc_listener_waits(lc_node_listener(node)):
+            Listener.of(lc_node_listener(node))?.loopClosed()
+        default: deliver(node)  // waiters: they find the loop closed
+        }
+    }
+}
+
+/// A call from another thread, on its way through the inbox.
+private final class Post {
+    let record = UnsafeMutablePointer<lc_post>.allocate(capacity: 1)
+    let body: @Sendable () throws -> Void
+
+    init(_ body: @escaping @Sendable () throws -> Void) {
+        self.body = body
+        record.initialize(to: lc_post(node: lc_node(next: nil, kind: 0), word: nil))
+        record.pointee.word = Unmanaged.passUnretained(self).toOpaque()
+    }
+
+    deinit { record.deallocate() }
+
+    /// Takes back the reference that travelled with the record.
+    static func take(_ node: UnsafeMutablePointer<lc_node>) -> Post {
+        let word = node.withMemoryRebound(to: lc_post.self, capacity: 1) { $0.pointee.word! }
+        return Unmanaged<Post>.fromOpaque(word).takeRetainedValue()
+    }
+
+    func run(on core: LoopCore) {
+        do { try body() } catch { core.report(error, "callback") }
+    }
+}
+
+/// What a body came to. Written by its task, read by the thread that ran the loop, which the loop orders.
+private final class Outcome<Success>: @unchecked Sendable {
+    private var result: Result<Success, any Error>?
+    func set(_ result: Result<Success, any Error>) { self.result = result }
+    func take() -> Result<Success, any Error>? { result.take() }
+}

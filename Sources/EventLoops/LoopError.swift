@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// LoopError.swift: the one family of errors. Each says what was being done, what came of it, and what to do.
+
+import CLoopCore
+
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#endif
+
+/// A system call, or an operation of a loop, that failed: the operation and its `errno`.
+public struct IOError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// The `errno` value, positive.
+    public let errno: Int32
+    /// What was being done, as in `"connect"`.
+    public let operation: String
+
+    /// - Parameter errno: An `errno` value, positive or negated.
+    public init(errno: Int32, operation: String) {
+        self.errno = errno < 0 ? -errno : errno
+        self.operation = operation
+    }
+
+    /// The name of the `errno` value, as in `"ECONNREFUSED"`.
+    public var name: String { String(cString: lc_errno_name(errno)) }
+
+    public var description: String { "\(operation): \(name) (\(String(cString: strerror(errno)))). \(advice)" }
+
+    private var advice: String {
+        switch errno {
+        case EMFILE, ENFILE: "Close descriptors, or raise the limit (ulimit -n)."
+        case ENOMEM, ENOBUFS: "Free memory, or ask for smaller rings and buffers."
+        case EADDRINUSE: "Use another port, or end the program that holds it."
+        case EADDRNOTAVAIL: "Use an address of this machine."
+        case EACCES, EPERM: "Run with the right to do this, or choose a port above 1023."
+        case ECONNREFUSED: "Check that the peer listens at this address."
+        case ECONNRESET, EPIPE: "The peer is gone; close the connection."
+        case ETIMEDOUT, EHOSTUNREACH, ENETUNREACH: "Check the address and the way to it, then try again."
+        case EBADF: "The descriptor is not open; find out who closed it."
+        case EINVAL: "Check the arguments."
+        default: "See errno(3)."
+        }
+    }
+}
+
+/// What a loop, a policy or a connection can refuse or fail at.
+public enum LoopError: Error, Sendable, Hashable {
+    /// No loop has been set for this thread, and the policy does not make one here.
+    case noCurrentLoop(thread: String)
+    /// No loop runs on this thread.
+    case noRunningLoop
+    /// This loop runs already.
+    case alreadyRunning
+    /// Another loop runs on this thread.
+    case anotherLoopRunning
+    /// The loop cannot be closed while it runs.
+    case running
+    /// The loop is closed.
+    case closed
+    /// The loop belongs to the parent of this process.
+    case forked
+    /// The call belongs on the loop's thread.
+    case wrongThread(operation: String)
+    /// The loop's operations in the kernel belong to another thread.
+    case boundToAnotherThread
+    /// `run(until:)` ended before its body did. The body goes on when the loop runs again.
+    case stoppedBeforeCompletion
+    /// This kind of loop cannot be had here.
+    case unavailable(LoopUnavailability)
+    /// No policy has that name.
+    case unknownPolicy(name: String, known: [String])
+    /// The task was cancelled. Nothing was lost: what arrives is there for the next read.
+    case cancelled(operation: String)
+    /// Somebody is waiting for the same thing already.
+    case busy(operation: String)
+    /// The connection or listener was closed on this side.
+    case connectionClosed(operation: String)
+    /// The sending side was finished with `finishWriting()`.
+    case finishedWriting
+    /// The descriptor has no readiness, as regular files and directories have none.
+    case notPollable(descriptor: Int32)
+    /// A connection or listener of this loop owns the descriptor.
+    case ownedByTransport(descriptor: Int32)
+    /// The text is not an IPv4 or IPv6 address.
+    case invalidAddress(String)
+    /// A system call failed.
+    case io(IOError)
+}
+
+extension LoopError: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .noCurrentLoop(let thread):
+            "There is no current loop in thread \(thread). Call Loops.setCurrent(_:) first, or use Loops.run."
+        case .noRunningLoop:
+            "No loop runs on this thread. Call this from a callback or task of a loop."
+        case .alreadyRunning:
+            "This loop is already running. Do not call run from one of its callbacks or from a second thread."
+        case .anotherLoopRunning:
+            "Another loop is running on this thread. Use a thread per loop."
+        case .running:
+            "The loop cannot be closed while it runs. Call stop(), and close it once run has returned."
+        case .closed:
+            "The loop is closed. Make a new one."
+        case .forked:
+            "The loop was made before this process was forked and belongs to the parent. Make a new one here."
+        case .wrongThread(let operation):
+            "\(operation): call this on the loop's thread, or hand it over with callSoonThreadsafe(_:)."
+        case .boundToAnotherThread:
+            "The loop has operations in the kernel that belong to the thread which ran it before. "
+                + "Run it there, or let them finish first."
+        case .stoppedBeforeCompletion:
+            "The loop was stopped before the body completed. Run the loop again to let it go on."
+        case .unavailable(let unavailability):
+            unavailability.description
+        case .unknownPolicy(let name, let known):
+            "There is no loop policy named \"\(name)\". Known: \(known.sorted().joined(separator: ", "))."
+        case .cancelled(let operation):
+            "\(operation): the task was cancelled."
+        case .busy(let operation):
+            "\(operation): somebody waits for this already. Wait for one at a time."
+        case .connectionClosed(let operation):
+            "\(operation): the connection was closed on this side."
+        case .finishedWriting:
+            "write: the sending side is finished. Write before finishWriting()."
+        case .notPollable(let descriptor):
+            "Descriptor \(descriptor) has no readiness (a regular file or directory?). Read it without waiting."
+        case .ownedByTransport(let descriptor):
+            "Descriptor \(descriptor) belongs to a connection or listener of this loop. Use that instead."
+        case .invalidAddress(let text):
+            "\"\(text)\" is not an IPv4 or IPv6 address."
+        case .io(let error):
+            error.description
+        }
+    }
+}
+
+extension LoopError {
+    /// The error for a negated errno of the core.
+    init(core result: Int32, operation: String) {
+        switch -result {
+        case ECANCELED: self = .cancelled(operation: operation)
+        case ESHUTDOWN: self = .connectionClosed(operation: operation)
+        case EBUSY: self = .busy(operation: operation)
+        case EOWNERDEAD: self = .forked
+        default: self = .io(IOError(errno: result, operation: operation))
+        }
+    }
+}

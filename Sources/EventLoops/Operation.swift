@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Operation.swift: the one place where a continuation and a record of the core meet.
+
+import CLoopCore
+
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#endif
+import Synchronization
+
+/// A suspended task as the core carries it: one word.
+struct Waiter {
+    let word: UInt64
+    init(word: UInt64) { self.word = word }
+    init(_ continuation: UnsafeContinuation<Void, Never>) {
+        word = UInt64(UInt(bitPattern: unsafeBitCast(continuation, to: UnsafeRawPointer.self)))
+    }
+
+    @inline(__always)
+    func resume() {
+        let pointer = UnsafeRawPointer(bitPattern: UInt(word)).unsafelyUnwrapped
+        unsafeBitCast(pointer, to: UnsafeContinuation<Void, Never>.self).resume()
+    }
+}
+
+extension LoopCore {
+    /// Suspends the task until the word given to `start` is delivered, or `start` returns an error.
+    @inline(__always)
+    nonisolated(nonsending) func suspend(_ start: (UInt64) -> Int32) async -> Int32 {
+        var result: Int32 = 0
+        await withUnsafeContinuation { (continuation: UnsafeContinuation<Void, Never>) in
+            result = start(Waiter(continuation).word)
+            if result < 0 { continuation.resume() }
+        }
+        return result
+    }
+
+    /// Hands `body` to the loop's thread for a cancel; a loop that is closed has ended the wait already.
+    func cancelSoon(_ body: @escaping @Sendable () -> Void) { try? callSoonThreadsafe(body) }
+
+    // MARK: Sleep
+
+    nonisolated(nonsending) func sleep(until deadline: LoopInstant) async throws(LoopError) {
+        try check("sleep")
+        guard isOnLoop else { throw .wrongThread(operation: "sleep") }
+        let sleep = Sleep(self)
+        let result = await withTaskCancellationHandler {
+            await suspend { word in lc_call_at(loop, LC_KIND_SLEEP, deadline.nanoseconds, word, &sleep.id) }
+        } onCancel: {
+            cancelSoon { sleep.cancel() }
+        }
+        if result < 0 { throw result == -EBADF ? .closed : LoopError(core: result, operation: "sleep") }
+        sleep.over = true
+        if sleep.cancelled { throw .cancelled(operation: "sleep") }
+        if lc_loop_is_closed(loop) { throw .closed }
+    }
+
+    // MARK: Readiness
+
+    nonisolated(nonsending) func poll(_ descriptor: Int32, write: Bool) async throws(LoopError) {
+        let operation = write ? "writable" : "readable"
+        try check("poll")
+        guard isOnLoop else { throw .wrongThread(operation: operation) }
+        guard let op = lc_op_make(loop) else { throw .io(IOError(errno: ENOMEM, operation: operation)) }
+        let poll = Poll(self, op)
+        let result = await withTaskCancellationHandler {
+            await suspend { word in lc_op_poll(loop, op, descriptor, write, word) }
+        } onCancel: {
+            cancelSoon { poll.cancel() }
+        }
+        poll.over = true
+        let outcome = result < 0 ? result : op.pointee.result
+        if !lc_loop_is_closed(loop) { lc_op_release(loop, op) }
+        switch outcome {
+        case 0...: return
+        case -EPERM: throw .notPollable(descriptor: descriptor)
+        case -EEXIST: throw .ownedByTransport(descriptor: descriptor)
+        case -ECANCELED where lc_loop_is_closed(loop): throw .closed
+        default: throw LoopError(core: outcome, operation: operation)
+        }
+    }
+}
+
+/// A sleep, as its cancel sees it. On the loop's thread.
+private final class Sleep: @unchecked Sendable {
+    let core: LoopCore
+    var id = lc_call_id()
+    var over = false
+    var cancelled = false
+    init(_ core: LoopCore) { self.core = core }
+
+    func cancel() {
+        var word: UInt64 = 0
+        guard !over, lc_call_cancel(core.loop, id, &word) == 1 else { return }
+        cancelled = true
+        core.resume(word)
+    }
+}
+
+/// A wait for readiness, as its cancel sees it. On the loop's thread.
+private final class Poll: @unchecked Sendable {
+    let core: LoopCore
+    let op: UnsafeMutablePointer<lc_op>
+    var over = false
+    init(_ core: LoopCore, _ op: UnsafeMutablePointer<lc_op>) {
+        self.core = core
+        self.op = op
+    }
+
+    func cancel() {
+        if !over { lc_op_cancel(core.loop, op) }
+    }
+}
