@@ -1,0 +1,58 @@
+// swift-tools-version: 6.2
+// SPDX-License-Identifier: Apache-2.0
+
+import PackageDescription
+
+let gnuSource = CSetting.define("_GNU_SOURCE")
+
+let package = Package(
+    name: "Benchmarks",
+    products: [
+        .executable(name: "loopbench", targets: ["loopbench"]),
+        .executable(name: "floor-uring", targets: ["floor-uring"]),
+        .executable(name: "floor-libev", targets: ["floor-libev"]),
+        // Preloaded into servers by `loopbench counts`, linked into nothing.
+        .library(name: "AllocationCounter", type: .dynamic, targets: ["AllocationCounter"]),
+    ],
+    dependencies: [
+        .package(name: "swift-event-loops", path: ".."),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", exact: "0.2.0"),
+    ],
+    targets: [
+        .target(name: "FloorSupport", cSettings: [gnuSource]),
+        .executableTarget(
+            name: "floor-uring",
+            dependencies: ["FloorSupport"],
+            path: "Sources/FloorUring",
+            cSettings: [gnuSource],
+            linkerSettings: [.linkedLibrary("uring")]
+        ),
+        .executableTarget(
+            name: "floor-libev",
+            dependencies: ["FloorSupport"],
+            path: "Sources/FloorLibev",
+            cSettings: [gnuSource],
+            linkerSettings: [.linkedLibrary("ev")]
+        ),
+        .target(name: "LoadGenerator", cSettings: [gnuSource]),
+        .target(name: "ChildProcess", cSettings: [gnuSource]),
+        .target(name: "AllocationCounter", cSettings: [gnuSource]),
+        .executableTarget(
+            name: "loopbench",
+            dependencies: [
+                "LoadGenerator",
+                "ChildProcess",
+                .product(name: "EventLoops", package: "swift-event-loops"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ]
+        ),
+        .testTarget(
+            name: "BenchmarksTests",
+            dependencies: ["loopbench", "LoadGenerator", "ChildProcess"]
+        ),
+    ],
+    swiftLanguageModes: [.v6],
+    cLanguageStandard: .c11
+)

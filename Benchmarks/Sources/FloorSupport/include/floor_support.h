@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+/* floor_support.h: what both floors do once, before their loop starts.
+ *
+ * Nothing here runs per request, so the floors differ only in how they talk to the kernel. */
+#ifndef FLOOR_SUPPORT_H
+#define FLOOR_SUPPORT_H
+
+#include <stdint.h>
+
+/* The port after `--port`; 0, also the default, lets the kernel pick. Other arguments end the program with a
+ * usage line. */
+uint16_t floor_port_from_arguments(int argument_count, char **arguments);
+
+/* A listening IPv4 socket on the loopback address, close-on-exec. Accepted sockets inherit its TCP_NODELAY.
+ * `type_flags` is 0 or SOCK_NONBLOCK. Ends the program when the port is taken. */
+int floor_listen(uint16_t port, int type_flags);
+
+/* Prints `listening on 127.0.0.1:PORT` and flushes: whoever started us waits for this line. */
+void floor_announce(int listener);
+
+/* Prints the closing line. A request is what one receive delivered, so pipelined messages may share one. */
+void floor_farewell(uint64_t request_count, uint64_t entry_count);
+
+/* Soft descriptor limit to the hard one: a thousand connections do not fit the usual 1024. */
+void floor_raise_descriptor_limit(void);
+
+/* Says what failed and why, then exits with 1. `error` is a positive errno. */
+_Noreturn void floor_fail(const char *what, int error);
+
+#endif

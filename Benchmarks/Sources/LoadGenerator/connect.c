@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+/* connect.c: non-blocking connects in bursts, so that a short accept backlog is not overrun. */
+#include "run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define BURST_COUNT_MAX 64u
+#define CONNECT_WAIT_MS 5000
+
+static int begin_connect(struct run *run, struct stream *stream) {
+    stream->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (stream->fd < 0)
+        return run_fail(run, errno, "opening a client socket");
+
+    int on = 1;
+    setsockopt(stream->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+
+    struct sockaddr_in address = {
+        .sin_family = AF_INET,
+        .sin_port = htons(run->options->port),
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    };
+    if (connect(stream->fd, (struct sockaddr *)&address, sizeof address) < 0 && errno != EINPROGRESS) {
+        return run_fail(run, errno, "connecting");
+    }
+    return 0;
+}
+
+static int finish_connect(struct run *run, struct stream *stream) {
+    struct pollfd wait = {.fd = stream->fd, .events = POLLOUT};
+    int ready = poll(&wait, 1, CONNECT_WAIT_MS);
+    if (ready < 0)
+        return run_fail(run, errno, "waiting for a connection");
+    if (ready == 0)
+        return run_fail(run, ETIMEDOUT, "waiting for a connection");
+
+    int error = 0;
+    socklen_t length = sizeof error;
+    getsockopt(stream->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    if (error != 0)
+        return run_fail(run, error, "connecting");
+
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = stream};
+    if (epoll_ctl(run->epoll, EPOLL_CTL_ADD, stream->fd, &event) < 0)
+        return run_fail(run, errno, "epoll_ctl");
+    return 0;
+}
+
+int run_connect(struct run *run) {
+    uint32_t count = run->options->connection_count;
+    for (uint32_t burst = 0; burst < count; burst += BURST_COUNT_MAX) {
+        uint32_t end = count - burst < BURST_COUNT_MAX ? count : burst + BURST_COUNT_MAX;
+        for (uint32_t index = burst; index < end; index++) {
+            int result = begin_connect(run, &run->streams[index]);
+            if (result < 0)
+                return result;
+        }
+        for (uint32_t index = burst; index < end; index++) {
+            int result = finish_connect(run, &run->streams[index]);
+            if (result < 0)
+                return result;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+/* run.h: one run of the generator and the parts it is made of.
+ *
+ * run.c owns the phases, connect.c the way to established connections, stream.c one connection's bytes. */
+#ifndef LOAD_RUN_H
+#define LOAD_RUN_H
+
+#include "load_generator.h"
+#include "pattern.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum phase { PHASE_CONNECT, PHASE_WARMUP, PHASE_MEASURE, PHASE_DRAIN };
+
+/* One connection. All positions count bytes since it was opened. */
+struct stream {
+    int fd;
+    uint64_t origin; /* where in the pattern this stream begins, so that streams differ */
+    uint64_t queued; /* bytes of all messages started */
+    uint64_t sent;
+    uint64_t received;
+    uint64_t started_count; /* messages */
+    uint64_t finished_count;
+    uint64_t *started_ns; /* start times of the messages in flight, by message number modulo depth */
+    bool waits_to_write;  /* EPOLLOUT is armed */
+};
+
+struct run {
+    const struct load_options *options;
+    struct load_samples *samples;
+    struct load_result *result;
+    struct stream *streams;
+    uint64_t *started_ns; /* one block for all streams */
+    int epoll;
+    enum phase phase;
+    uint64_t now_ns;          /* read once per receive */
+    uint64_t phase_ns;        /* when the present phase began */
+    uint64_t progress_ns;     /* when bytes last came back */
+    uint64_t in_flight_count; /* messages, over all streams */
+    unsigned char scratch[PIECE_BYTES_MAX];
+};
+
+uint64_t run_clock_ns(void);
+
+/* Records the sentence and returns `-error`, so that callers can pass it on. */
+int run_fail(struct run *run, int error, const char *what);
+
+/* Opens all connections. Returns 0 or a negated errno. */
+int run_connect(struct run *run);
+
+/* Starts the first `depth` messages. */
+int stream_start(struct run *run, struct stream *stream);
+
+/* One receive: compares, records what came back whole, sends as many new messages in one go. */
+int stream_receive(struct run *run, struct stream *stream);
+
+/* Sends what is queued, arming EPOLLOUT when the socket is full. */
+int stream_send(struct run *run, struct stream *stream);
+
+#endif

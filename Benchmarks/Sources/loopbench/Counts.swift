@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+
+/// `loopbench counts`: costs that can be counted, and so compared from machine to machine.
+struct Counts: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Counts mallocs and kernel entries per echo and compares them with the floors."
+    )
+
+    @Option(help: "Connections, each with one 64-byte message in flight.")
+    var connections = 50
+
+    @Option(help: "Echoes on each connection in the shorter of the two runs.")
+    var messages = 400
+
+    @Option(help: "How often each count is taken; the median is reported.")
+    var repetitions = 3
+
+    @Flag(help: "Exit with 1 when a loop costs more than its limits.")
+    var check = false
+
+    func validate() throws {
+        guard 1...10_000 ~= connections else { throw ValidationError("--connections must be from 1 to 10000.") }
+        guard messages >= 1 else { throw ValidationError("--messages must be at least 1.") }
+        guard repetitions >= 1 else { throw ValidationError("--repetitions must be at least 1.") }
+    }
+
+    func run() throws {
+        if SyscallCount() == nil {
+            printToStandardError("strace is missing, so system calls are not counted: apt-get install strace")
+        }
+        let counter = EchoCounter(
+            connections: connections, messages: messages, repetitions: repetitions, plan: .available()
+        )
+        var counts: [Contender: EchoCounts] = [:]
+        for contender in Contender.allCases {
+            printToStandardError("counting \(contender.rawValue)")
+            counts[contender] = counter.count(contender)
+        }
+
+        let report = CountsReport(counts: counts)
+        report.lines().forEach { print($0) }
+        guard check else {
+            if counts.values.allSatisfy({ $0.failure != nil }) { throw ExitCode.failure }
+            return
+        }
+        let complaints = CountLimits.complaints(about: counts)
+        complaints.forEach { print("check failed: \($0)") }
+        if !complaints.isEmpty { throw ExitCode.failure }
+    }
+}

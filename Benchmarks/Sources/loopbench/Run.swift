@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Histogram
+
+/// `loopbench run`: every contender in every scenario, round by round.
+struct Run: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Measures all contenders in all scenarios and compares them with their floors.",
+        discussion: "Takes about seven minutes; --quick takes a good minute and is noisier."
+    )
+
+    @Flag(help: "Three short rounds instead of five longer ones.")
+    var quick = false
+
+    @Option(help: ArgumentHelp("Write every measurement and the machine's facts there.", valueName: "file"))
+    var json: String?
+
+    @Option(help: "How often everything is measured. (default: 5, or 3 with --quick)")
+    var rounds: Int?
+
+    @Option(help: "Measured seconds each time. (default: 2, or 0.5 with --quick)")
+    var seconds: Double?
+
+    func validate() throws {
+        guard rounds ?? 1 >= 1 else { throw ValidationError("--rounds must be at least 1.") }
+        guard 0.05...600 ~= seconds ?? 1 else { throw ValidationError("--seconds must be between 0.05 and 600.") }
+    }
+
+    func run() throws {
+        let schedule = Schedule(
+            rounds: rounds ?? (quick ? 3 : 5),
+            warmup: .milliseconds(quick ? 150 : 500),
+            measured: .seconds(seconds ?? (quick ? 0.5 : 2))
+        )
+        let plan = CPUPlan.available()
+        let machine = Machine.present(plan)
+        let results = schedule.run(plan)
+
+        Report(machine: machine, schedule: schedule, results: results).print()
+        if let json { try RawResults(machine: machine, measurements: results.measurements).write(to: json) }
+        if results.nothingMeasured || !results.mismatched.isEmpty { throw ExitCode.failure }
+    }
+}
