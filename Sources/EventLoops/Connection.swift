@@ -14,7 +14,7 @@ import CLoopCore
 ///
 /// Call it on the loop's thread: from its tasks, callbacks and handlers. Elsewhere every member throws `.wrongThread`.
 /// A connection that is dropped without ``close()`` is aborted.
-public final class Connection: @unchecked Sendable {
+public final class Connection: WaitingPlace, @unchecked Sendable {
     let core: LoopCore
     let stream: OpaquePointer
     /// Told what arrives, in place of a reader. Held strongly until the connection is lost.
@@ -100,17 +100,13 @@ public final class Connection: @unchecked Sendable {
             if result == 1 { return ReceivedBytes(buffer.unsafelyUnwrapped) }
             if result == 0 { return nil }
             if result != -EAGAIN { throw LoopError(core: result, operation: "read") }
-            let waited = await withTaskCancellationHandler {
-                await core.suspend { lc_stream_wait_receive(stream, $0) }
-            } onCancel: {
-                cancelRead()
-            }
+            let waited = await waitToReceive { lc_stream_wait_receive(stream, $0) }
             if waited < 0 { throw LoopError(core: waited, operation: "read") }
             if lc_loop_is_closed(core.loop) { throw .connectionClosed(operation: "read") }
         }
     }
 
-    private func cancelRead() {
+    override func cancelReceive() {
         let token = lc_stream_receive_token(stream)
         core.cancelSoon { lc_stream_cancel_receive(self.stream, token) }
     }
@@ -173,11 +169,7 @@ public final class Connection: @unchecked Sendable {
     }
 
     nonisolated(nonsending) private func waitToSend(below: Int, operation: String) async throws(LoopError) {
-        let waited = await withTaskCancellationHandler {
-            await core.suspend { lc_stream_wait_send(stream, $0, below) }
-        } onCancel: {
-            cancelWrite()
-        }
+        let waited = await waitToSend { lc_stream_wait_send(stream, $0, below) }
         if waited < 0 { throw LoopError(core: waited, operation: operation) }
         if lc_stream_take_send_cancelled(stream) { throw .cancelled(operation: operation) }
         if lc_loop_is_closed(core.loop) { throw .connectionClosed(operation: operation) }
@@ -185,7 +177,7 @@ public final class Connection: @unchecked Sendable {
         if error < 0, operation != "connect" { throw LoopError(core: error, operation: operation) }
     }
 
-    private func cancelWrite() {
+    override func cancelSend() {
         let token = lc_stream_send_token(stream)
         core.cancelSoon { lc_stream_cancel_send(self.stream, token) }
     }
@@ -198,7 +190,7 @@ public final class Connection: @unchecked Sendable {
         guard core.isOnLoop else { return abort() }
         stopDelivery()
         if lc_stream_close(stream, false, false) == 0 { return }
-        _ = await core.suspend { lc_stream_wait_closed(stream, $0) }
+        _ = await waitForClose { lc_stream_wait_closed(stream, $0) }
     }
 
     /// Closes politely without waiting for it. Any thread.

@@ -23,7 +23,7 @@ public struct ListenOptions: Sendable, Hashable {
 ///
 /// When descriptors or memory run out, accepting pauses, is reported once to the loop's `onUnhandledError`, and goes on
 /// as soon as a connection of the loop is closed, or after a while. Call it on the loop's thread.
-public final class Listener: @unchecked Sendable, AsyncSequence {
+public final class Listener: WaitingPlace, AsyncSequence, @unchecked Sendable {
     public typealias Element = Connection
     public typealias Failure = LoopError
 
@@ -79,17 +79,13 @@ public final class Listener: @unchecked Sendable, AsyncSequence {
             if result == 1 { return Connection(core, stream.unsafelyUnwrapped) }
             if result != -EAGAIN { throw LoopError(core: result, operation: "accept") }
             reportPause()
-            let waited = await withTaskCancellationHandler {
-                await core.suspend { lc_listener_wait(listener, $0) }
-            } onCancel: {
-                cancelAccept()
-            }
+            let waited = await waitToReceive { lc_listener_wait(listener, $0) }
             if waited < 0 { throw LoopError(core: waited, operation: "accept") }
             if lc_loop_is_closed(core.loop) { throw .connectionClosed(operation: "accept") }
         }
     }
 
-    private func cancelAccept() {
+    override func cancelReceive() {
         let token = lc_listener_token(listener)
         core.cancelSoon { lc_listener_cancel(self.listener, token) }
     }

@@ -26,18 +26,65 @@ struct Waiter {
     }
 }
 
-extension LoopCore {
-    /// Suspends the task until the word given to `start` is delivered, or `start` returns an error.
+/// Something a task can wait at. A cancelled task asks it, on any thread, to end the wait.
+///
+/// Public only because ``Connection`` and ``Listener`` are.
+public class WaitingPlace: @unchecked Sendable {
+    init() {}
+    func cancelReceive() {}
+    func cancelSend() {}
+}
+
+@_cdecl("event_loops_cancel_receive")
+func cancelReceive(_ object: UnsafeMutableRawPointer) {
+    Unmanaged<WaitingPlace>.fromOpaque(object).takeUnretainedValue().cancelReceive()
+}
+
+@_cdecl("event_loops_cancel_send")
+func cancelSend(_ object: UnsafeMutableRawPointer) {
+    Unmanaged<WaitingPlace>.fromOpaque(object).takeUnretainedValue().cancelSend()
+}
+
+extension WaitingPlace {
+    /// Suspends the task until the word given to `start` is delivered, or `start` returns an error. A cancel calls
+    /// ``cancelReceive()``. Must stay inlined: see lc_swift.h for what a frame costs.
     @inline(__always)
-    nonisolated(nonsending) func suspend(_ start: (UInt64) -> Int32) async -> Int32 {
+    final nonisolated(nonsending) func waitToReceive(_ start: (UInt64) -> Int32) async -> Int32 {
+        let record = lc_set_cancel_receive(Unmanaged.passUnretained(self).toOpaque())
         var result: Int32 = 0
         await withUnsafeContinuation { (continuation: UnsafeContinuation<Void, Never>) in
             result = start(Waiter(continuation).word)
             if result < 0 { continuation.resume() }
         }
+        lc_unset_cancel(record)
         return result
     }
 
+    /// The same for the sending side: a cancel calls ``cancelSend()``.
+    @inline(__always)
+    final nonisolated(nonsending) func waitToSend(_ start: (UInt64) -> Int32) async -> Int32 {
+        let record = lc_set_cancel_send(Unmanaged.passUnretained(self).toOpaque())
+        var result: Int32 = 0
+        await withUnsafeContinuation { (continuation: UnsafeContinuation<Void, Never>) in
+            result = start(Waiter(continuation).word)
+            if result < 0 { continuation.resume() }
+        }
+        lc_unset_cancel(record)
+        return result
+    }
+}
+
+/// Suspends the task until the word given to `start` is delivered; no cancel shortens that.
+nonisolated(nonsending) func waitForClose(_ start: (UInt64) -> Int32) async -> Int32 {
+    var result: Int32 = 0
+    await withUnsafeContinuation { (continuation: UnsafeContinuation<Void, Never>) in
+        result = start(Waiter(continuation).word)
+        if result < 0 { continuation.resume() }
+    }
+    return result
+}
+
+extension LoopCore {
     /// Hands `body` to the loop's thread for a cancel; a loop that is closed has ended the wait already.
     func cancelSoon(_ body: @escaping @Sendable () -> Void) { try? callSoonThreadsafe(body) }
 
@@ -47,10 +94,8 @@ extension LoopCore {
         try check("sleep")
         guard isOnLoop else { throw .wrongThread(operation: "sleep") }
         let sleep = Sleep(self)
-        let result = await withTaskCancellationHandler {
-            await suspend { word in lc_call_at(loop, LC_KIND_SLEEP, deadline.nanoseconds, word, &sleep.id) }
-        } onCancel: {
-            cancelSoon { sleep.cancel() }
+        let result = await sleep.waitToReceive {
+            lc_call_at(loop, LC_KIND_SLEEP, deadline.nanoseconds, $0, &sleep.id)
         }
         if result < 0 { throw result == -EBADF ? .closed : LoopError(core: result, operation: "sleep") }
         sleep.over = true
@@ -66,11 +111,7 @@ extension LoopCore {
         guard isOnLoop else { throw .wrongThread(operation: operation) }
         guard let op = lc_op_make(loop) else { throw .io(IOError(errno: ENOMEM, operation: operation)) }
         let poll = Poll(self, op)
-        let result = await withTaskCancellationHandler {
-            await suspend { word in lc_op_poll(loop, op, descriptor, write, word) }
-        } onCancel: {
-            cancelSoon { poll.cancel() }
-        }
+        let result = await poll.waitToReceive { lc_op_poll(loop, op, descriptor, write, $0) }
         poll.over = true
         let outcome = result < 0 ? result : op.pointee.result
         if !lc_loop_is_closed(loop) { lc_op_release(loop, op) }
@@ -85,14 +126,16 @@ extension LoopCore {
 }
 
 /// A sleep, as its cancel sees it. On the loop's thread.
-private final class Sleep: @unchecked Sendable {
+private final class Sleep: WaitingPlace, @unchecked Sendable {
     let core: LoopCore
     var id = lc_call_id()
     var over = false
     var cancelled = false
     init(_ core: LoopCore) { self.core = core }
 
-    func cancel() {
+    override func cancelReceive() { core.cancelSoon { self.cancel() } }
+
+    private func cancel() {
         var word: UInt64 = 0
         guard !over, lc_call_cancel(core.loop, id, &word) == 1 else { return }
         cancelled = true
@@ -101,7 +144,7 @@ private final class Sleep: @unchecked Sendable {
 }
 
 /// A wait for readiness, as its cancel sees it. On the loop's thread.
-private final class Poll: @unchecked Sendable {
+private final class Poll: WaitingPlace, @unchecked Sendable {
     let core: LoopCore
     let op: UnsafeMutablePointer<lc_op>
     var over = false
@@ -110,7 +153,9 @@ private final class Poll: @unchecked Sendable {
         self.op = op
     }
 
-    func cancel() {
+    override func cancelReceive() { core.cancelSoon { self.cancel() } }
+
+    private func cancel() {
         if !over { lc_op_cancel(core.loop, op) }
     }
 }

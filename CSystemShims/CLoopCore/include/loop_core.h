@@ -7,5 +7,6 @@
 #include "lc_loop.h"
 #include "lc_net.h"
 #include "lc_probe.h"
+#include "lc_swift.h"
 
 #endif

@@ -269,13 +269,22 @@ int lc__selector_receive(lc_stream *stream, lc_buffer **out) {
     return error;
 }
 
+static ssize_t lc__selector_send_queued(lc_stream *stream, size_t *total) {
+    if (stream->out.count == 1) {
+        lc_buffer *buffer = lc__container_of(stream->out.head, lc_buffer, node);
+        *total = buffer->length;
+        return send(stream->fd, buffer->base + buffer->offset, buffer->length, MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+    struct iovec vectors[LC__GATHER_MAX];
+    struct msghdr message = {.msg_iov = vectors};
+    message.msg_iovlen = lc__stream_gather(stream, vectors, LC__GATHER_MAX, total);
+    return sendmsg(stream->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 void lc__selector_send(lc_stream *stream) {
     while (stream->out.head) {
-        struct iovec vectors[LC__GATHER_MAX];
         size_t total;
-        struct msghdr message = {.msg_iov = vectors};
-        message.msg_iovlen = lc__stream_gather(stream, vectors, LC__GATHER_MAX, &total);
-        ssize_t sent = sendmsg(stream->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t sent = lc__selector_send_queued(stream, &total);
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent < 0 && errno != EAGAIN) {

@@ -341,6 +341,13 @@ int lc_stream_send(lc_stream *stream, lc_buffer *buffer) {
     }
     lc__queue_push(&stream->out, &buffer->node);
     stream->unsent += buffer->length;
+    if (!lc__is_proactor(stream->loop) && stream->out.count == 1 && stream->send.state == LC_STATE_IDLE &&
+        !stream->connecting) {
+        /* A lease with nothing before it leaves now: its buffer is back for the next read while it is still hot.
+         * Copies wait for the end of the pass, to share one send. */
+        lc__selector_send(stream);
+        return stream->send_error;
+    }
     lc__stream_mark_dirty(stream);
     return 0;
 }

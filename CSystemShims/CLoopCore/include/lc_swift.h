@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+/* lc_swift.h: the two entry points of Swift's concurrency runtime behind `withTaskCancellationHandler`.
+ *
+ * That function is opaque to Swift's optimiser. A wait that goes through it costs two frames more, and on the way back
+ * each frame looks up its task's executor under a lock: 3 of the 5 such look-ups of an echo. The entry points are part
+ * of the runtime's ABI, as older code had them inlined. Only Swift code refers to them, so plain C links without. Any
+ * thread may run a handler, at most once, while it is set. */
+#ifndef LC_SWIFT_H
+#define LC_SWIFT_H
+
+#if defined(__clang__)
+
+/* In Swift: what to do about a cancelled wait of the object. */
+void event_loops_cancel_receive(void *object);
+void event_loops_cancel_send(void *object);
+
+typedef __attribute__((swiftcall)) void (*lc_cancel_handler)(__attribute__((swift_context)) void *);
+__attribute__((swiftcall)) void *swift_task_addCancellationHandler(lc_cancel_handler handler, void *context);
+__attribute__((swiftcall)) void swift_task_removeCancellationHandler(void *record);
+
+static inline __attribute__((swiftcall)) void lc__on_cancel_receive(__attribute__((swift_context)) void *object) {
+    event_loops_cancel_receive(object);
+}
+
+static inline __attribute__((swiftcall)) void lc__on_cancel_send(__attribute__((swift_context)) void *object) {
+    event_loops_cancel_send(object);
+}
+
+/* Sets a handler for the current task; the record lies in the task's stack and goes before anything older there. */
+static inline void *lc_set_cancel_receive(void *object) {
+    return swift_task_addCancellationHandler(lc__on_cancel_receive, object);
+}
+
+static inline void *lc_set_cancel_send(void *object) {
+    return swift_task_addCancellationHandler(lc__on_cancel_send, object);
+}
+
+static inline void lc_unset_cancel(void *record) { swift_task_removeCancellationHandler(record); }
+
+#endif
+#endif
