@@ -1,12 +1,100 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import EventLoops
+import Foundation
+import Synchronization
 
+/// `loopbench serve`: TCP echo on one of the loops, with one of the two ways to write a server.
 struct Serve: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Serves TCP echo on one of the loops.")
+    static let configuration = CommandConfiguration(
+        abstract: "Serves TCP echo on one of the loops.",
+        discussion: "Prints the address it listens on, then runs until SIGINT or SIGTERM.")
+
+    enum Way: String, ExpressibleByArgument, CaseIterable { case async, callback }
+
+    @Option(help: "Which loop: selector, proactor, best, or a registered policy.")
+    var loop = "best"
+
+    @Option(help: "How the server is written.")
+    var api = Way.async
+
+    @Option(help: "The address to listen on.")
+    var address = "127.0.0.1"
+
+    @Option(help: "The port to listen on; 0 lets the kernel pick one.")
+    var port: UInt16 = 0
+
+    @Option(help: "Loops, each on a thread of its own, which share the port.")
+    var threads = 1
+
+    @Option(help: "Seconds to serve; 0 means until a signal.")
+    var duration = 0.0
+
+    func validate() throws {
+        guard threads > 0, threads <= 1024 else { throw ValidationError("--threads takes 1 to 1024.") }
+        guard duration >= 0, duration.isFinite else { throw ValidationError("--duration takes seconds.") }
+    }
 
     func run() throws {
-        print("not built yet")
-        throw ExitCode.failure
+        raiseDescriptorLimit()
+        let signals = Signals.block()
+        var servers: [EchoServer] = []
+        do {
+            for _ in 0..<threads {
+                servers.append(
+                    try EchoServer(
+                        loop: loop, way: api, address: address, port: servers.first?.port ?? port,
+                        sharesPort: threads > 1))
+            }
+        } catch let error as LoopError {
+            throw BenchmarkFailure("cannot serve: \(error)")
+        }
+        print("listening on \(servers[0].address)")
+        fflush(nil)
+        printToStandardError("loop: \(servers[0].loop.selection)")
+        for server in servers { server.start() }
+        signals.wait(seconds: duration)
+        for server in servers { server.stop() }
+        let total = servers.reduce(into: ServedCounts()) { $0.add($1.join()) }
+        print("served \(total.connections) connections, \(total.reads) reads, \(total.kernelEntries) kernel entries")
+    }
+
+    private func raiseDescriptorLimit() {
+        var limit = rlimit()
+        let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+        guard getrlimit(resource, &limit) == 0 else { return }
+        limit.rlim_cur = limit.rlim_max
+        setrlimit(resource, &limit)
+    }
+}
+
+/// SIGINT and SIGTERM as something to wait for. Blocked before any thread starts, so every thread inherits that.
+struct Signals {
+    private var set = sigset_t()
+
+    static func block() -> Signals {
+        var signals = Signals()
+        sigemptyset(&signals.set)
+        sigaddset(&signals.set, SIGINT)
+        sigaddset(&signals.set, SIGTERM)
+        pthread_sigmask(SIG_BLOCK, &signals.set, nil)
+        return signals
+    }
+
+    /// Returns at the first signal, or after `seconds` unless they are 0.
+    func wait(seconds: Double) {
+        var set = set
+        let end = LoopInstant.now.advanced(by: .seconds(seconds))
+        while true {
+            if seconds == 0 {
+                if sigwaitinfo(&set, nil) > 0 { return }
+            } else {
+                let left = max(LoopInstant.now.duration(to: end), .zero)
+                var timeout = timespec(
+                    tv_sec: Int(left.components.seconds), tv_nsec: Int(left.components.attoseconds / 1_000_000_000))
+                if sigtimedwait(&set, nil, &timeout) > 0 || errno == EAGAIN { return }
+            }
+        }
     }
 }

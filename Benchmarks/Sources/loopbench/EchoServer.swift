@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import EventLoops
+import Foundation
+
+/// What a server did.
+struct ServedCounts {
+    var connections = 0
+    var reads = 0
+    var kernelEntries: UInt64 = 0
+
+    mutating func add(_ other: ServedCounts) {
+        connections += other.connections
+        reads += other.reads
+        kernelEntries += other.kernelEntries
+    }
+}
+
+/// One loop on one thread that echoes. The same text for both kinds of loop.
+final class EchoServer: @unchecked Sendable {
+    let loop: any Loop
+    private let listener: Listener
+    private let way: Serve.Way
+    private var counts = ServedCounts()
+    private var failure: (any Error)?
+    private let done = DispatchSemaphore(value: 0)
+
+    var port: UInt16 { listener.address.port }
+    var address: SocketAddress { listener.address }
+
+    init(loop name: String, way: Serve.Way, address: String, port: UInt16, sharesPort: Bool) throws {
+        loop = try LoopPolicies.resolve(name).policy.makeLoop()
+        var options = ListenOptions()
+        options.backlog = 4096
+        options.reusePort = sharesPort
+        listener = try Listener(on: loop, address: address, port: port, options: options)
+        self.way = way
+    }
+
+    func start() {
+        let thread = Thread { [self] in
+            do { try serve() } catch { failure = error }
+            done.signal()
+        }
+        thread.name = "echo"
+        thread.start()
+    }
+
+    func stop() { loop.stop() }
+
+    func join() -> ServedCounts {
+        done.wait()
+        if let failure { printToStandardError("loop ended: \(failure)") }
+        return counts
+    }
+
+    private func serve() throws {
+        switch way {
+        case .async: serveAsync()
+        case .callback: try serveCallback()
+        }
+        try loop.run()
+        counts.kernelEntries = loop.statistics.kernelEntries
+        listener.close()
+        try loop.close()
+    }
+
+    private func serveAsync() {
+        loop.spawn { [self] in
+            for try await connection in listener {
+                counts.connections += 1
+                loop.spawn { [self] in await echo(connection) }
+            }
+        }
+    }
+
+    private func echo(_ connection: Connection) async {
+        do {
+            while let bytes = try await connection.read() {
+                counts.reads += 1
+                try await connection.write(bytes)
+            }
+        } catch {
+            // The client went away, or the server stops: either way this connection is over.
+        }
+        await connection.close()
+    }
+
+    private func serveCallback() throws {
+        let echo = Echo()
+        try listener.start { [self] connection in
+            counts.connections += 1
+            try? connection.start(echo)
+        }
+    }
+
+    private final class Echo: StreamHandler {
+        /// Beyond this much unsent, a peer that does not read is dropped rather than fill our memory.
+        private let limit = 16 << 20
+
+        func received(_ bytes: consuming ReceivedBytes, on connection: Connection) {
+            do { try connection.send(bytes) } catch { return connection.abort() }
+            if connection.unsentByteCount > limit { connection.abort() }
+        }
+    }
+}
