@@ -11,6 +11,7 @@ let package = Package(
         .executable(name: "loopbench", targets: ["loopbench"]),
         .executable(name: "floor-uring", targets: ["floor-uring"]),
         .executable(name: "floor-libev", targets: ["floor-libev"]),
+        .executable(name: "without-io-uring", targets: ["without-io-uring"]),
         // Preloaded into servers by `loopbench counts`, linked into nothing.
         .library(name: "AllocationCounter", type: .dynamic, targets: ["AllocationCounter"]),
     ],
@@ -35,6 +36,7 @@ let package = Package(
             cSettings: [gnuSource],
             linkerSettings: [.linkedLibrary("ev")]
         ),
+        .executableTarget(name: "without-io-uring", path: "Sources/WithoutIOUring"),
         .target(name: "LoadGenerator", cSettings: [gnuSource]),
         .target(name: "ChildProcess", cSettings: [gnuSource]),
         .target(name: "AllocationCounter", cSettings: [gnuSource]),
@@ -50,7 +52,9 @@ let package = Package(
         ),
         .testTarget(
             name: "BenchmarksTests",
-            dependencies: ["loopbench", "LoadGenerator", "ChildProcess"]
+            dependencies: [
+                "loopbench", "floor-uring", "floor-libev", "without-io-uring", "LoadGenerator", "ChildProcess",
+            ]
         ),
     ],
     swiftLanguageModes: [.v6],

@@ -49,6 +49,9 @@ final class ServerProcess {
         child_stop(&process, Self.graceMilliseconds) == 0
     }
 
+    /// What the process has said on standard error so far, on one line.
+    var complaints: String { Self.words(from: process.errors) }
+
     private static func port(announcedOn output: Int32) throws -> UInt16 {
         var line = [CChar](repeating: 0, count: 256)
         let length = child_read_line(output, &line, line.count, startMillisecondsMax)
