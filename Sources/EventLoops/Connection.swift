@@ -119,19 +119,25 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     /// a ``close()`` that follows.
     /// - Throws: `.io` with the errno that broke the connection; `.connectionClosed`; `.finishedWriting`; `.cancelled`
     ///   if the task is while it waits, in which case the bytes are queued nevertheless.
+    /// - Note: Inlined, as coming back from a function that might have suspended costs a look-up of the executor.
+    @inlinable @inline(__always)
     nonisolated(nonsending) public func write(_ bytes: consuming ReceivedBytes) async throws(LoopError) {
         try send(bytes)
-        if lc_stream_unsent(stream) > writeHighWaterMark {
-            try await waitToSend(below: writeHighWaterMark / 4, operation: "write")
-        }
+        if isOverHighWaterMark { try await waitForRoom() }
     }
 
     /// Queues a copy of `bytes` to be sent. Otherwise like `write(_:)` of received bytes.
     nonisolated(nonsending) public func write(_ bytes: [UInt8]) async throws(LoopError) {
         try send(copying: bytes.span.bytes)
-        if lc_stream_unsent(stream) > writeHighWaterMark {
-            try await waitToSend(below: writeHighWaterMark / 4, operation: "write")
-        }
+        if isOverHighWaterMark { try await waitForRoom() }
+    }
+
+    @usableFromInline
+    var isOverHighWaterMark: Bool { lc_stream_unsent(stream) > writeHighWaterMark }
+
+    @usableFromInline
+    nonisolated(nonsending) func waitForRoom() async throws(LoopError) {
+        try await waitToSend(below: writeHighWaterMark / 4, operation: "write")
     }
 
     /// Waits until the kernel has accepted everything that was written.

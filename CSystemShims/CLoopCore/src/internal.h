@@ -42,32 +42,16 @@ struct lc_shared {
 
 /* ---- streams, listeners ---- */
 
+/* Ordered by use: with thousands of connections each cache line touched per event is a miss. */
 struct lc_stream {
     lc_op receive;
-    lc_op send; /* CONNECT first where we connect, SEND from then on */
+    /* Second line: what a read touches besides. */
     lc_loop *loop;
-    lc__queue in;  /* leases received and not yet taken */
-    lc__queue out; /* leases to send; the first send.in_flight of them are the kernel's */
-    size_t unsent;
-    size_t send_below;
-    uint64_t word;
     uint64_t receive_waiter;
-    uint64_t send_waiter;
-    uint64_t closed_waiter;
     lc_node receive_ready;
-    lc_node send_ready;
-    lc_node closed_ready; /* also the link in a listener's pending list and in the inbox on release */
-    lc_stream *next_dirty;
-    lc_stream *next_closing;
-    lc_stream *next_all, **link_all;
-    uint64_t budget_tick;
+    lc__queue in; /* leases received and not yet taken */
     int32_t fd;
-    int32_t receive_error;
-    int32_t send_error;
-    int32_t connect_result;
-    _Atomic(uint32_t) receive_token;
-    _Atomic(uint32_t) send_token;
-    uint32_t budget;
+    uint16_t budget;
     bool started : 1;           /* deliver whenever there is something */
     bool paused : 1;            /* started, but not now */
     bool end : 1;               /* the peer has finished */
@@ -84,9 +68,30 @@ struct lc_stream {
     bool finished : 1; /* half-closed */
     bool closing : 1;
     bool aborting : 1;
+    /* Third and fourth: what a write touches. */
+    lc_op send; /* CONNECT first where we connect, SEND from then on */
+    lc__queue out; /* leases to send; the first send.in_flight of them are the kernel's */
+    size_t unsent;
+    uint64_t budget_tick;
+    int32_t receive_error;
+    int32_t send_error;
+    _Atomic(uint32_t) receive_token;
+    _Atomic(uint32_t) send_token;
+    uint64_t word;
+    uint64_t send_waiter;
+    size_t send_below;
+    uint64_t closed_waiter;
+    lc_node send_ready;
+    lc_node closed_ready; /* also the link in a listener's pending list and in the inbox on release */
+    lc_stream *next_dirty;
+    lc_stream *next_closing;
+    lc_stream *next_all, **link_all;
+    int32_t connect_result;
     bool closed : 1;
     bool released : 1; /* the owner let go */
 };
+
+static_assert(offsetof(struct lc_stream, send) == 128, "a read touches two lines of a stream");
 
 struct lc_listener {
     lc_op accept;
@@ -227,6 +232,7 @@ void lc__selector_start(lc_loop *loop, lc_op *op);
 void lc__selector_disarm(lc_loop *loop, lc_op *op);
 void lc__selector_forget(lc_loop *loop, int fd);
 void lc__selector_send(lc_stream *stream);
+bool lc__selector_send_now(lc_stream *stream, lc_buffer *buffer); /* true: all of it is out */
 int lc__selector_receive(lc_stream *stream, lc_buffer **out);
 int lc__selector_enter(lc_loop *loop, bool wait);
 void lc__selector_reap(lc_loop *loop);
@@ -249,6 +255,11 @@ int lc__proactor_probe(uint32_t *features);
 bool lc__error_is_retry(int error);       /* EINTR, and EAGAIN from the ring: ask again */
 bool lc__error_is_exhaustion(int error);  /* descriptors or memory: back off */
 bool lc__error_is_aborted_peer(int error); /* an accept that lost its peer: ask again at once */
+
+/* Only the loop's thread writes a token, so this needs no atomic addition; other threads read it. */
+static inline void lc__token_next(_Atomic(uint32_t) *token) {
+    atomic_store_explicit(token, atomic_load_explicit(token, memory_order_relaxed) + 1, memory_order_relaxed);
+}
 
 static inline bool lc__is_proactor(const lc_loop *loop) { return loop->backend == LC_BACKEND_PROACTOR; }
 

@@ -266,7 +266,7 @@ int lc_listener_start(lc_listener *listener) {
 uint64_t lc_listener_waiter(lc_listener *listener) {
     uint64_t waiter = listener->waiter;
     listener->waiter = 0;
-    atomic_fetch_add_explicit(&listener->token, 1, memory_order_relaxed);
+    lc__token_next(&listener->token);
     return waiter;
 }
 

@@ -13,12 +13,16 @@
 #include <unistd.h>
 #include "internal.h"
 
+/* Both watchers of a descriptor; their `data` is the operation they were armed for. */
 typedef struct lc__watch {
     ev_io read; /* armed once for a stream's life, unless nobody reads */
-    ev_io write; /* armed only while the kernel's buffer is full */
     struct lc__watch *next_fired;
-    int fired; /* EV_READ | EV_WRITE, not yet reaped */
+    int fired;   /* EV_READ | EV_WRITE, not yet reaped */
+    ev_io write; /* armed only while the kernel's buffer is full */
+    char padding[128 - 2 * sizeof(ev_io) - 16];
 } lc__watch;
+
+static_assert(offsetof(lc__watch, write) == 64 && sizeof(lc__watch) == 128, "a readable descriptor touches one line");
 
 struct lc__selector {
     struct ev_loop *ev;
@@ -162,6 +166,13 @@ void lc__selector_destroy(lc_loop *loop) {
     free(selector);
 }
 
+static void *lc__aligned_zeroed(size_t size) {
+    void *memory = NULL;
+    if (posix_memalign(&memory, 64, size) != 0)
+        return NULL;
+    return memset(memory, 0, size);
+}
+
 /* Chunks never move: libev keeps pointers into them. */
 static lc__watch *lc__watch_for(lc_loop *loop, int fd) {
     struct lc__selector *selector = loop->selector;
@@ -175,7 +186,7 @@ static lc__watch *lc__watch_for(lc_loop *loop, int fd) {
         selector->chunk_count = chunk + 1;
     }
     if (!selector->chunks[chunk])
-        selector->chunks[chunk] = calloc(LC__CHUNK, sizeof(lc__watch));
+        selector->chunks[chunk] = lc__aligned_zeroed(LC__CHUNK * sizeof(lc__watch));
     return selector->chunks[chunk] ? &selector->chunks[chunk][(uint32_t)fd % LC__CHUNK] : NULL;
 }
 
@@ -197,6 +208,7 @@ static void lc__selector_arm(lc_loop *loop, lc_op *op) {
         ev_io_init(io, lc__on_io, op->fd, lc__op_is_write(op) ? EV_WRITE : EV_READ);
         ev_io_start(loop->selector->ev, io);
     }
+    io->data = op;
     op->state = LC_STATE_ARMED;
     loop->stats.armed++;
 }
@@ -281,6 +293,19 @@ static ssize_t lc__selector_send_queued(lc_stream *stream, size_t *total) {
     return sendmsg(stream->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+/* What the kernel does not take stays in the buffer; errors show when that is sent. */
+bool lc__selector_send_now(lc_stream *stream, lc_buffer *buffer) {
+    ssize_t sent;
+    do
+        sent = send(stream->fd, buffer->base + buffer->offset, buffer->length, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (sent < 0 && errno == EINTR);
+    if (sent <= 0)
+        return false;
+    buffer->offset += (uint32_t)sent;
+    buffer->length -= (uint32_t)sent;
+    return buffer->length == 0;
+}
+
 void lc__selector_send(lc_stream *stream) {
     while (stream->out.head) {
         size_t total;
@@ -327,40 +352,31 @@ int lc__selector_enter(lc_loop *loop, bool wait) {
     return 0;
 }
 
-static void lc__selector_readable(lc_loop *loop, int fd) {
-    lc__fd *entry = lc__fd_entry(loop, fd);
-    if (entry->poll_read) {
-        lc_op *op = entry->poll_read;
+static void lc__selector_readable(lc_loop *loop, lc_op *op) {
+    if (op->state != LC_STATE_ARMED)
+        return;
+    if (op->opcode == LC_OP_RECEIVE) {
+        lc__stream_receive_event(lc__container_of(op, lc_stream, receive));
+    } else if (op->opcode == LC_OP_ACCEPT) {
+        lc__listener_event(lc__container_of(op, lc_listener, accept));
+    } else {
         lc__selector_disarm(loop, op);
         op->state = LC_STATE_IDLE;
         lc__op_completed(loop, op, POLLIN, false, NULL);
-    } else if (entry->owner) {
-        /* Streams and listeners both begin with the operation that reads. */
-        lc_op *op = entry->owner;
-        if (op->state != LC_STATE_ARMED)
-            return;
-        if (op->opcode == LC_OP_ACCEPT)
-            lc__listener_event(entry->owner);
-        else
-            lc__stream_receive_event(entry->owner);
     }
 }
 
-static void lc__selector_writable(lc_loop *loop, int fd) {
-    lc__fd *entry = lc__fd_entry(loop, fd);
-    lc_op *op = entry->poll_write;
-    if (!op && entry->owner)
-        op = &((lc_stream *)entry->owner)->send;
-    if (!op || op->state != LC_STATE_ARMED)
+static void lc__selector_writable(lc_loop *loop, lc_op *op) {
+    if (op->state != LC_STATE_ARMED)
         return;
     lc__selector_disarm(loop, op);
     op->state = LC_STATE_IDLE;
     if (op->opcode == LC_OP_SEND) {
-        lc__selector_send(entry->owner);
+        lc__selector_send(lc__container_of(op, lc_stream, send));
     } else if (op->opcode == LC_OP_CONNECT) {
         int error = 0;
         socklen_t size = sizeof error;
-        getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+        getsockopt(op->fd, SOL_SOCKET, SO_ERROR, &error, &size);
         lc__op_completed(loop, op, -error, false, NULL);
     } else {
         lc__op_completed(loop, op, POLLOUT, false, NULL);
@@ -392,8 +408,8 @@ void lc__selector_reap(lc_loop *loop) {
         loop->stats.completions++;
         /* Events of one descriptor that was closed, or of a watcher that was stopped, in between reach nobody. */
         if ((fired & EV_READ) && ev_is_active(&watch->read))
-            lc__selector_readable(loop, watch->read.fd);
+            lc__selector_readable(loop, watch->read.data);
         if ((fired & EV_WRITE) && ev_is_active(&watch->write))
-            lc__selector_writable(loop, watch->write.fd);
+            lc__selector_writable(loop, watch->write.data);
     }
 }

@@ -224,7 +224,7 @@ uint64_t lc_stream_receive_waiter(lc_stream *stream) {
     uint64_t waiter = stream->receive_waiter;
     stream->receive_waiter = 0;
     /* A cancel that comes from now on is for a wait that is over. */
-    atomic_fetch_add_explicit(&stream->receive_token, 1, memory_order_relaxed);
+    lc__token_next(&stream->receive_token);
     return waiter;
 }
 
@@ -339,15 +339,17 @@ int lc_stream_send(lc_stream *stream, lc_buffer *buffer) {
         lc_buffer_return(buffer);
         return refusal;
     }
-    lc__queue_push(&stream->out, &buffer->node);
-    stream->unsent += buffer->length;
-    if (!lc__is_proactor(stream->loop) && stream->out.count == 1 && stream->send.state == LC_STATE_IDLE &&
+    if (!lc__is_proactor(stream->loop) && !stream->out.head && stream->send.state == LC_STATE_IDLE &&
         !stream->connecting) {
         /* A lease with nothing before it leaves now: its buffer is back for the next read while it is still hot.
          * Copies wait for the end of the pass, to share one send. */
-        lc__selector_send(stream);
-        return stream->send_error;
+        if (lc__selector_send_now(stream, buffer)) {
+            lc__buffer_return_here(stream->loop, buffer);
+            return 0;
+        }
     }
+    lc__queue_push(&stream->out, &buffer->node);
+    stream->unsent += buffer->length;
     lc__stream_mark_dirty(stream);
     return 0;
 }
@@ -399,7 +401,7 @@ int lc_stream_wait_send(lc_stream *stream, uint64_t waiter, size_t below) {
 uint64_t lc_stream_send_waiter(lc_stream *stream) {
     uint64_t waiter = stream->send_waiter;
     stream->send_waiter = 0;
-    atomic_fetch_add_explicit(&stream->send_token, 1, memory_order_relaxed);
+    lc__token_next(&stream->send_token);
     return waiter;
 }
 
