@@ -37,6 +37,33 @@ let package = Package(
             dependencies: ["CLoopCore"],
             swiftSettings: swiftSettings
         ),
+        .target(
+            name: "LoopCoreScenarios",
+            dependencies: ["CLoopCore"],
+            path: "Tests/LoopCoreScenarios",
+            cSettings: [.define("_GNU_SOURCE")]
+        ),
+        .testTarget(
+            name: "LoopCoreTests",
+            dependencies: ["CLoopCore", "LoopCoreScenarios"],
+            swiftSettings: swiftSettings
+        ),
+        .target(
+            name: "TestSupportC",
+            path: "Tests/TestSupportC",
+            cSettings: [.define("_GNU_SOURCE")]
+        ),
+        .executableTarget(
+            name: "PolicyProbe",
+            dependencies: ["EventLoops", "TestSupportC"],
+            path: "Tests/PolicyProbe",
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "EventLoopsTests",
+            dependencies: ["EventLoops", "PolicyProbe", "TestSupportC"],
+            swiftSettings: swiftSettings
+        ),
     ],
     cLanguageStandard: .c11
 )

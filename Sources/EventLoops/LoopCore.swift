@@ -125,12 +125,13 @@ public final class LoopCore: @unchecked Sendable {
         until body: sending @escaping () async throws -> Success, on executor: LoopTaskExecutor
     ) throws -> Success {
         let outcome = Outcome<Success>()
+        defer { outcome.isAwaited = false }
         // Fail before the task exists: a task that cannot run would wait for ever.
         try withRunning { () throws(LoopError) in }
         Task(executorPreference: executor) {
             do { outcome.set(.success(try await body())) } catch { outcome.set(.failure(error)) }
             // Through the ready list: what the body queued before it ended comes first.
-            _ = try? self.callSoon { lc_loop_stop(self.loop) }
+            _ = try? self.callSoon { if outcome.isAwaited { lc_loop_stop(self.loop) } }
         }
         try run()
         guard let result = outcome.take() else { throw LoopError.stoppedBeforeCompletion }
@@ -236,7 +237,13 @@ public final class LoopCore: @unchecked Sendable {
 
     func cancel(_ handle: Handle) {
         var word: UInt64 = 0
-        if lc_call_cancel(loop, handle.id, &word) == 1 { closures[Int(handle.id.slot)] = nil }
+        if lc_call_cancel(loop, handle.id, &word) == 1 { forget(Int(handle.id.slot)) }
+    }
+
+    /// Frees a closure once it is out of the table: what it captured may call back in.
+    private func forget(_ slot: Int) {
+        let body = closures[slot].take()
+        withExtendedLifetime(body) {}
     }
 
     func callSoonThreadsafe(_ body: @escaping @Sendable () throws -> Void) throws(LoopError) {
@@ -255,7 +262,9 @@ public final class LoopCore: @unchecked Sendable {
         if lc_loop_close(loop) == -EBUSY { throw .running }
         // What waited is told, or dropped. A callback's captures may call back in, so the list is walked to its end.
         while let node = lc_loop_drop_next(loop) { drop(node) }
+        let left = closures
         closures = []
+        withExtendedLifetime(left) {}
     }
 
     /// The loop object is gone. Unless somebody still needs the engine, this is its end.
@@ -270,7 +279,7 @@ public final class LoopCore: @unchecked Sendable {
         switch lc_kind(rawValue: UInt32(truncatingIfNeeded: node.pointee.kind)) {
         case LC_KIND_CALL:
             let slot = node.withMemoryRebound(to: lc_call.self, capacity: 1) { Int($0.pointee.slot) }
-            closures[slot] = nil
+            forget(slot)
         case LC_KIND_POST: _ = Post.take(node)
         case LC_KIND_JOB_TASK, LC_KIND_JOB_SERIAL:
             let raw = UnsafeMutableRawPointer(node) - MemoryLayout<lc_job>.offset(of: \.node)!
@@ -316,6 +325,8 @@ private final class Post {
 /// What a body came to. Written by its task, read by the thread that ran the loop, which the loop orders.
 private final class Outcome<Success>: @unchecked Sendable {
     private var result: Result<Success, any Error>?
+    /// Whether a run waits for this body. One that was left over must not stop a later run.
+    var isAwaited = true
     func set(_ result: Result<Success, any Error>) { self.result = result }
     func take() -> Result<Success, any Error>? { result.take() }
 }

@@ -82,7 +82,8 @@ struct lc_stream {
     size_t send_below;
     uint64_t closed_waiter;
     lc_node send_ready;
-    lc_node closed_ready; /* also the link in a listener's pending list and in the inbox on release */
+    lc_node closed_ready; /* also the link in a listener's pending list */
+    lc_node release;      /* in the inbox, when the owner lets go on another thread */
     lc_stream *next_dirty;
     lc_stream *next_closing;
     lc_stream *next_all, **link_all;
@@ -192,6 +193,7 @@ void lc__stream_connected(lc_stream *stream, int result);
 void lc__stream_broke(lc_stream *stream, int error);
 void lc__stream_maybe_finish(lc_stream *stream);
 void lc__stream_maybe_close(lc_stream *stream);
+void lc__stream_closed_ready(lc_stream *stream);
 void lc__stream_close_finished(lc_loop *loop);
 void lc__stream_release_now(lc_stream *stream);
 uint32_t lc__stream_gather(lc_stream *stream, void *vectors, uint32_t max, size_t *total);

@@ -181,7 +181,7 @@ void lc_loop_drain_inbox(lc_loop *loop) {
             lc__buffer_return_here(loop, lc__container_of(node, lc_buffer, node));
             break;
         case LC_KIND_STREAM_RELEASE:
-            lc__stream_release_now(lc__container_of(node, lc_stream, closed_ready));
+            lc__stream_release_now(lc__container_of(node, lc_stream, release));
             break;
         default:
             lc__queue_push(&loop->ready, node);
@@ -250,6 +250,8 @@ void lc_loop_stop(lc_loop *loop) {
 bool lc_loop_take_stop(lc_loop *loop) { return atomic_exchange(&loop->shared->stop, 0); }
 
 bool lc_loop_is_alive(const lc_loop *loop) {
+    if (loop->closed)
+        return false;
     return loop->ready.head || loop->batch.head || loop->timers.count || loop->queued_head || loop->dirty_head ||
            loop->starved_head || loop->closing_streams || loop->closing_listeners || loop->stats.in_kernel ||
            loop->stats.armed || atomic_load(&loop->shared->inbox);
@@ -369,7 +371,7 @@ static void lc__abandon_polls(lc_loop *loop) {
 }
 
 int lc_loop_close(lc_loop *loop) {
-    if (loop->running)
+    if (lc_loop_is_running(loop))
         return -EBUSY;
     if (loop->closed)
         return 0;
@@ -388,10 +390,10 @@ int lc_loop_close(lc_loop *loop) {
     lc__current = loop; /* leases given back on the way come home directly */
     bool let_go = true;
     lc__cancel_everything(loop);
-    if (!lc__is_proactor(loop) || lc__proactor_owned_here(loop))
+    if (!lc__is_proactor(loop) || lc__proactor_owned_here(loop) || !loop->stats.in_kernel)
         let_go = lc__drain_kernel(loop);
     else
-        let_go = loop->stats.in_kernel == 0;
+        let_go = false;
     lc__current = outer;
     /* From here on pushes are refused; what came before is in the list. */
     for (lc_node *node = lc__inbox_close(loop->shared), *next; node; node = next) {
@@ -399,7 +401,7 @@ int lc_loop_close(lc_loop *loop) {
         if (node->kind == LC_KIND_BUFFER)
             lc__buffer_return_here(loop, lc__container_of(node, lc_buffer, node));
         else if (node->kind == LC_KIND_STREAM_RELEASE)
-            lc__stream_release_now(lc__container_of(node, lc_stream, closed_ready));
+            lc__stream_release_now(lc__container_of(node, lc_stream, release));
         else
             lc__queue_push(&loop->ready, node);
     }
@@ -409,12 +411,14 @@ int lc_loop_close(lc_loop *loop) {
         lc__proactor_destroy(loop);
     else
         lc__selector_destroy(loop);
-    lc__close_inherited(loop); /* what a ring of another thread kept from closing in order */
     if (!let_go) {
         fprintf(stderr,
                 "swift-event-loops: a loop was closed while the kernel held %u of its operations; their memory is "
                 "kept for good rather than freed under the kernel's hands. Close a loop on the thread that ran it.\n",
                 loop->stats.in_kernel);
+        lc__close_inherited(loop);
+        for (lc_stream *stream = loop->all_streams; stream; stream = stream->next_all)
+            lc__stream_closed_ready(stream);
         lc__abandon_polls(loop);
         atomic_fetch_add(&loop->shared->references, 1);
         loop->slabs = NULL;
@@ -453,7 +457,8 @@ void lc_loop_free(lc_loop *loop) {
 /* ---- looking in ---- */
 
 bool lc_loop_is_closed(const lc_loop *loop) { return loop->closed; }
-bool lc_loop_is_running(const lc_loop *loop) { return loop->running; }
+/* Of a loop that was forked while it ran, the parent's copy runs; the child's does not. */
+bool lc_loop_is_running(const lc_loop *loop) { return loop->running && !lc_loop_is_forked(loop); }
 void lc_loop_set_owner(lc_loop *loop, void *owner) { loop->owner = owner; }
 void *lc_loop_owner(const lc_loop *loop) { return loop->owner; }
 

@@ -161,7 +161,7 @@ static int lc__check_pollable(int fd) {
         return 0;
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     if (epoll < 0)
-        return -errno;
+        return lc__error_is_exhaustion(-errno) ? -errno : 0; /* no epoll here: the selector in use has to tell */
     int result = epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &(struct epoll_event){.events = EPOLLIN}) < 0 ? -errno : 0;
     close(epoll);
     return result;

@@ -25,13 +25,13 @@ typedef struct lc__slot {
     uint32_t next_free;
 } lc__slot;
 
-enum { LC__NO_SLOT = 0xffffffff, LC__BUFFER_GROUP = 0 };
+enum { LC__NO_SLOT = 0xffffffff, LC__NOT_REGISTERED = 0xffffffff, LC__BUFFER_GROUP = 0 };
 
 struct lc__proactor {
     struct io_uring ring;
     int64_t thread; /* the one that enabled the ring; 0: none yet */
     uint32_t features;
-    bool ring_registered;
+    uint32_t registered; /* the ring's index among the thread's registered ones; LC__NOT_REGISTERED */
     bool wake_armed;
     lc__slot *slots;
     uint32_t slot_count;
@@ -132,13 +132,33 @@ static int lc__ring_open(lc_loop *loop) {
     return lc__setup(&proactor->ring, submissions, completions, &proactor->features);
 }
 
+/* Saves a descriptor look-up per entry. Registered rings are the thread's, by index: liburing's own call would, from
+ * another thread, take that one's entry away. */
+static void lc__ring_register(struct lc__proactor *proactor) {
+    struct io_uring_rsrc_update update = {.offset = LC__NOT_REGISTERED, .data = (uint64_t)proactor->ring.ring_fd};
+    unsigned ring = (unsigned)proactor->ring.ring_fd;
+    if ((proactor->features & LC_FEATURE_REGISTERED_RING) &&
+        io_uring_register(ring, IORING_REGISTER_RING_FDS, &update, 1) == 1)
+        proactor->registered = update.offset;
+    else
+        proactor->features &= ~(uint32_t)LC_FEATURE_REGISTERED_RING;
+}
+
+static void lc__ring_unregister(struct lc__proactor *proactor) {
+    if (proactor->registered != LC__NOT_REGISTERED && proactor->thread == lc_thread_id()) {
+        struct io_uring_rsrc_update update = {.offset = proactor->registered};
+        io_uring_register((unsigned)proactor->ring.ring_fd, IORING_UNREGISTER_RING_FDS, &update, 1);
+    }
+    proactor->registered = LC__NOT_REGISTERED;
+}
+
 static void lc__ring_close(struct lc__proactor *proactor) {
+    lc__ring_unregister(proactor);
     io_uring_queue_exit(&proactor->ring);
     if (proactor->buffers)
         munmap(proactor->buffers, proactor->buffers_size);
     proactor->buffers = NULL;
     proactor->buffers_new = 0;
-    proactor->ring_registered = false;
     proactor->wake_armed = false;
     proactor->thread = 0;
     proactor->vectors_used = proactor->messages_used = 0;
@@ -149,6 +169,7 @@ int lc__proactor_create(lc_loop *loop) {
     if (!proactor)
         return -ENOMEM;
     proactor->free_slot = LC__NO_SLOT;
+    proactor->registered = LC__NOT_REGISTERED;
     loop->proactor = proactor;
     int result = lc__ring_open(loop);
     if (result < 0) {
@@ -214,11 +235,7 @@ int lc__proactor_bind(lc_loop *loop) {
     if (result < 0)
         return result;
     proactor->thread = here;
-    if (proactor->features & LC_FEATURE_REGISTERED_RING) {
-        proactor->ring_registered = io_uring_register_ring_fd(&proactor->ring) == 1;
-        if (!proactor->ring_registered)
-            proactor->features &= ~(uint32_t)LC_FEATURE_REGISTERED_RING;
-    }
+    lc__ring_register(proactor);
     lc__buffers_fill(loop);
     return 0;
 }
@@ -383,10 +400,11 @@ static int lc__ring_enter(lc_loop *loop, unsigned wait_count, struct __kernel_ti
     unsigned submit_count = sq->sqe_tail - io_uring_smp_load_acquire(sq->khead);
     struct io_uring_getevents_arg argument = {.ts = (uint64_t)(uintptr_t)timeout};
     unsigned flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
-    if (proactor->ring_registered)
+    bool registered = proactor->registered != LC__NOT_REGISTERED;
+    if (registered)
         flags |= IORING_ENTER_REGISTERED_RING;
     loop->stats.enters++;
-    int result = io_uring_enter2((unsigned)ring->enter_ring_fd, submit_count, wait_count, flags,
+    int result = io_uring_enter2(registered ? proactor->registered : (unsigned)ring->ring_fd, submit_count, wait_count, flags,
                                  (sigset_t *)&argument, sizeof argument);
     if (io_uring_smp_load_acquire(sq->khead) == sq->sqe_tail)
         proactor->vectors_used = proactor->messages_used = 0;

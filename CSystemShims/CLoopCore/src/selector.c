@@ -18,6 +18,7 @@ typedef struct lc__watch {
     ev_io read; /* armed once for a stream's life, unless nobody reads */
     struct lc__watch *next_fired;
     int fired;   /* EV_READ | EV_WRITE, not yet reaped */
+    bool listed; /* on one of the two lists; stays there even if what fired was disarmed since */
     ev_io write; /* armed only while the kernel's buffer is full */
     char padding[128 - 2 * sizeof(ev_io) - 16];
 } lc__watch;
@@ -44,7 +45,8 @@ static void lc__on_io(struct ev_loop *ev, ev_io *io, int events) {
     struct lc__selector *selector = loop->selector;
     bool is_write = io->events & EV_WRITE;
     lc__watch *watch = is_write ? lc__container_of(io, lc__watch, write) : lc__container_of(io, lc__watch, read);
-    if (!watch->fired) {
+    if (!watch->listed) {
+        watch->listed = true;
         watch->next_fired = selector->fired;
         selector->fired = watch;
     }
@@ -403,6 +405,7 @@ void lc__selector_reap(lc_loop *loop) {
     while (selector->reaping && left-- > 0) {
         lc__watch *watch = selector->reaping;
         selector->reaping = watch->next_fired;
+        watch->listed = false;
         int fired = watch->fired;
         watch->fired = 0;
         loop->stats.completions++;

@@ -561,7 +561,7 @@ int lc_stream_close(lc_stream *stream, bool abort, bool reset) {
 
 bool lc_stream_is_closed(const lc_stream *stream) { return stream->closed; }
 
-static void lc__stream_closed_ready(lc_stream *stream) {
+void lc__stream_closed_ready(lc_stream *stream) {
     if (!stream->closed || !stream->closed_waiter || stream->closed_queued)
         return;
     stream->closed_queued = true;
@@ -623,9 +623,9 @@ void lc_stream_release(lc_stream *stream) {
         lc__stream_release_now(stream);
         return;
     }
-    stream->closed_ready.kind = LC_KIND_STREAM_RELEASE;
+    stream->release.kind = LC_KIND_STREAM_RELEASE;
     if (!lc_loop_is_forked(loop))
-        lc__inbox_push(loop->shared, &stream->closed_ready);
+        lc__inbox_push(loop->shared, &stream->release);
 }
 
 /* ---- from a node of the ready list to its record ---- */
