@@ -28,6 +28,8 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     init(_ core: LoopCore, _ stream: OpaquePointer) {
         self.core = core
         self.stream = stream
+        super.init()
+        lc_stream_set_object(stream, Unmanaged.passUnretained(self).toOpaque())
     }
 
     deinit { lc_stream_release(stream) }

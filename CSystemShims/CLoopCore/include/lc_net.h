@@ -20,6 +20,8 @@ int lc_stream_connect_result(const lc_stream *stream);
 void lc_stream_release(lc_stream *stream);
 
 int lc_stream_fd(const lc_stream *stream);
+/* The owner's own object: it is fetched into the cache ahead of a delivery, and never followed. */
+void lc_stream_set_object(lc_stream *stream, const void *object);
 void lc_stream_set_word(lc_stream *stream, uint64_t word);
 uint64_t lc_stream_word(const lc_stream *stream);
 

@@ -44,7 +44,7 @@ struct lc_shared {
 
 /* Ordered by use: with thousands of connections each cache line touched per event is a miss. */
 struct lc_stream {
-    lc_op receive;
+    _Alignas(64) lc_op receive;
     /* Second line: what a read touches besides. */
     lc_loop *loop;
     uint64_t receive_waiter;
@@ -71,6 +71,7 @@ struct lc_stream {
     /* Third and fourth: what a write touches. */
     lc_op send; /* CONNECT first where we connect, SEND from then on */
     lc__queue out; /* leases to send; the first send.in_flight of them are the kernel's */
+    const void *object; /* the owner's, to fetch ahead; never followed */
     size_t unsent;
     uint64_t budget_tick;
     int32_t receive_error;
@@ -135,7 +136,7 @@ struct lc_loop {
     lc_node *woken;  /* the job enqueued between begin_resume and end_resume */
     bool resuming;
     bool running;
-    bool closed;
+    _Atomic(bool) closed; /* true before the inbox refuses: who is refused finds it so */
     uint8_t backend;
     uint32_t fork_generation;
     lc_op *queued_head, *queued_tail;

@@ -37,6 +37,8 @@ enum {
     LC__BACKOFF_MAX_MS = 1000,
     /* How long close waits for the kernel to let go of lent memory before it gives the memory up for lost. */
     LC__CLOSE_WAIT_MS = 5000,
+    /* Cache lines of a waiting task worth fetching ahead: its header and the frames behind it. */
+    LC__TASK_LINES = 14,
     /* Table growth: descriptors and calls per chunk, streams per slab. */
     LC__CHUNK = 256,
     LC__SLAB = 32,

@@ -93,7 +93,8 @@ static void lc__listener_back_off(lc_listener *listener, int error) {
     if (listener->backing_off)
         return;
     listener->backing_off = true;
-    listener->backoff_error = error;
+    if (listener->backoff_ms == LC__BACKOFF_MIN_MS)
+        listener->backoff_error = error; /* once per shortage, however often it is met */
     listener->maybe_ready = false;
     loop->listeners_backing_off++;
     loop->stats.accept_backoffs++;

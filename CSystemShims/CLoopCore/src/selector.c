@@ -406,6 +406,8 @@ void lc__selector_reap(lc_loop *loop) {
         lc__watch *watch = selector->reaping;
         selector->reaping = watch->next_fired;
         watch->listed = false;
+        if (selector->reaping)
+            __builtin_prefetch(selector->reaping->read.data, 1);
         int fired = watch->fired;
         watch->fired = 0;
         loop->stats.completions++;

@@ -103,6 +103,7 @@ int lc_stream_connect(lc_loop *loop, const struct sockaddr *address, socklen_t l
 
 int lc_stream_connect_result(const lc_stream *stream) { return stream->connect_result; }
 int lc_stream_fd(const lc_stream *stream) { return stream->fd; }
+void lc_stream_set_object(lc_stream *stream, const void *object) { stream->object = object; }
 void lc_stream_set_word(lc_stream *stream, uint64_t word) { stream->word = word; }
 uint64_t lc_stream_word(const lc_stream *stream) { return stream->word; }
 
@@ -617,13 +618,12 @@ void lc__stream_release_now(lc_stream *stream) {
 
 void lc_stream_release(lc_stream *stream) {
     lc_loop *loop = stream->loop;
-    if (loop->closed)
-        return; /* its descriptor is closed and its memory goes with the loop */
     if (lc_loop_current() == loop) {
         lc__stream_release_now(stream);
         return;
     }
     stream->release.kind = LC_KIND_STREAM_RELEASE;
+    /* Refused by a closed loop: the descriptor is closed then, and the memory goes with the loop. */
     if (!lc_loop_is_forked(loop))
         lc__inbox_push(loop->shared, &stream->release);
 }
