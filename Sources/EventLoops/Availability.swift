@@ -5,9 +5,9 @@
 import CLoopCore
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #endif
 
 /// Why a kind of loop cannot be had here.

@@ -5,9 +5,9 @@
 import CLoopCore
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #endif
 
 /// A connected stream socket of a loop.
@@ -165,8 +165,10 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
 
     @inline(__always)
     private func checkSent(_ result: Int32) throws(LoopError) {
-        if result < 0 { throw result == -EPIPE && lc_stream_send_error(stream) == 0
-            ? .finishedWriting : LoopError(core: result, operation: "write") }
+        if result < 0 {
+            throw result == -EPIPE && lc_stream_send_error(stream) == 0
+                ? .finishedWriting : LoopError(core: result, operation: "write")
+        }
     }
 
     /// Finishes sending once everything queued is out; the peer reads an end, and reading here goes on.

@@ -3,13 +3,13 @@
 // LoopCore.swift: the engine behind both loops: the C loop, the closures it does not know, and the pass.
 
 import CLoopCore
+import Synchronization
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #endif
-import Synchronization
 
 /// The engine of a loop. Both kinds have one; what differs between them lies below, in C.
 ///

@@ -5,9 +5,9 @@
 import CLoopCore
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #endif
 
 /// A system call, or an operation of a loop, that failed: the operation and its `errno`.

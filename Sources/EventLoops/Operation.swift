@@ -3,13 +3,13 @@
 // Operation.swift: the one place where a continuation and a record of the core meet.
 
 import CLoopCore
+import Synchronization
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #endif
-import Synchronization
 
 /// A suspended task as the core carries it: one word.
 struct Waiter {

@@ -3,9 +3,9 @@
 // Platform.swift: the few calls of the C library that Swift makes itself.
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #endif
 
 func writeToStandardError(_ line: String) {

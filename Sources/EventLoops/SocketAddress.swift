@@ -5,9 +5,9 @@
 import CLoopCore
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #endif
 
 /// An IPv4 or IPv6 address with a port.

@@ -92,7 +92,8 @@ struct ServeTests {
     }
 
     private func residentBytes(of process: ServerProcess) throws -> Int {
-        let fields = try String(contentsOfFile: "/proc/\(process.identifier)/statm", encoding: .utf8).split(separator: " ")
+        let fields = try String(contentsOfFile: "/proc/\(process.identifier)/statm", encoding: .utf8).split(
+            separator: " ")
         return (Int(fields[1]) ?? 0) * Int(getpagesize())
     }
 }

@@ -48,17 +48,17 @@ typedef struct lc_options {
 
 /* Counters, each bumped in one place. Read them from the loop's thread. */
 typedef struct lc_stats {
-    uint64_t ticks;            /* passes */
-    uint64_t enters;           /* kernel entries made to submit or wait */
-    uint64_t completions;      /* CQEs reaped, or watcher events taken */
-    uint64_t stale;            /* completions whose operation had ended: normal, dropped */
-    uint64_t overflows;        /* CQ overflow seen and flushed */
-    uint64_t queue_full;       /* SQ was full; the operation waited for the next tick */
-    uint64_t starved;          /* receives that found no buffer */
-    uint64_t copied_out;       /* receives copied to heap because few buffers were left */
-    uint64_t wakes;            /* eventfd writes seen */
-    uint64_t accept_backoffs;  /* accepts suspended for want of descriptors or memory */
-    uint64_t delivered;        /* nodes handed out */
+    uint64_t ticks;           /* passes */
+    uint64_t enters;          /* kernel entries made to submit or wait */
+    uint64_t completions;     /* CQEs reaped, or watcher events taken */
+    uint64_t stale;           /* completions whose operation had ended: normal, dropped */
+    uint64_t overflows;       /* CQ overflow seen and flushed */
+    uint64_t queue_full;      /* SQ was full; the operation waited for the next tick */
+    uint64_t starved;         /* receives that found no buffer */
+    uint64_t copied_out;      /* receives copied to heap because few buffers were left */
+    uint64_t wakes;           /* eventfd writes seen */
+    uint64_t accept_backoffs; /* accepts suspended for want of descriptors or memory */
+    uint64_t delivered;       /* nodes handed out */
     /* now, not ever: */
     uint32_t queued;
     uint32_t in_kernel;

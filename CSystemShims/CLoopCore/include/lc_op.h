@@ -71,19 +71,19 @@ enum {
 /* One I/O. Owned by its stream, listener or waiter; lent to the loop from submit until the last completion. While lent
  * it stays put, and so do the bytes it names: a cancel that was asked is not yet a kernel that has let go. */
 typedef struct lc_op {
-    lc_node node;                /* loop: the ready list, once DONE */
-    struct lc_op *next_queued;   /* loop: queued or starved list */
-    uint64_t word;               /* owner: carried back untouched */
-    int32_t fd;                  /* owner */
-    int32_t result;              /* loop: count, or negated errno; meaningful once DONE */
-    uint8_t opcode;              /* owner: lc_opcode */
-    uint8_t state;               /* loop: lc_state */
-    uint8_t flags;               /* loop: LC_FLAG_* */
+    lc_node node;              /* loop: the ready list, once DONE */
+    struct lc_op *next_queued; /* loop: queued or starved list */
+    uint64_t word;             /* owner: carried back untouched */
+    int32_t fd;                /* owner */
+    int32_t result;            /* loop: count, or negated errno; meaningful once DONE */
+    uint8_t opcode;            /* owner: lc_opcode */
+    uint8_t state;             /* loop: lc_state */
+    uint8_t flags;             /* loop: LC_FLAG_* */
     uint8_t reserved;
-    uint32_t slot;               /* loop: index in the slot table while IN_KERNEL */
-    const void *address;         /* CONNECT: socket address; owner keeps it until DONE */
-    uint32_t length;             /* CONNECT: its length */
-    uint32_t in_flight;          /* SEND: how many queued buffers the kernel holds */
+    uint32_t slot;       /* loop: index in the slot table while IN_KERNEL */
+    const void *address; /* CONNECT: socket address; owner keeps it until DONE */
+    uint32_t length;     /* CONNECT: its length */
+    uint32_t in_flight;  /* SEND: how many queued buffers the kernel holds */
 } lc_op;
 
 static_assert(sizeof(lc_op) == 64, "one cache line per operation");

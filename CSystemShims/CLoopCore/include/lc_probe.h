@@ -8,16 +8,16 @@
 enum { LC_PROBE_TEXT = 256 };
 
 typedef struct lc_probe {
-    int32_t proactor_error;          /* 0, or the negated errno that refused io_uring */
-    uint32_t proactor_features;      /* LC_FEATURE_* found */
+    int32_t proactor_error;              /* 0, or the negated errno that refused io_uring */
+    uint32_t proactor_features;          /* LC_FEATURE_* found */
     char proactor_cause[LC_PROBE_TEXT];  /* why it was refused, in words; empty if it was not */
     char proactor_advice[LC_PROBE_TEXT]; /* what to do about it */
-    char selector_name[16];          /* the most efficient selector that could really be created */
-    uint64_t memlock_limit;          /* RLIMIT_MEMLOCK, bytes */
-    uint64_t nofile_limit;           /* RLIMIT_NOFILE, soft */
-    uint64_t nofile_limit_max;       /* RLIMIT_NOFILE, hard */
-    int32_t io_uring_disabled;       /* sysctl kernel.io_uring_disabled, -1 if absent */
-    char kernel[64];                 /* uname -r */
+    char selector_name[16];              /* the most efficient selector that could really be created */
+    uint64_t memlock_limit;              /* RLIMIT_MEMLOCK, bytes */
+    uint64_t nofile_limit;               /* RLIMIT_NOFILE, soft */
+    uint64_t nofile_limit_max;           /* RLIMIT_NOFILE, hard */
+    int32_t io_uring_disabled;           /* sysctl kernel.io_uring_disabled, -1 if absent */
+    char kernel[64];                     /* uname -r */
 } lc_probe;
 
 /* The cached answer. */

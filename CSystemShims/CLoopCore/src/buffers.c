@@ -20,7 +20,9 @@ static uint32_t lc__power_of_two(uint32_t value) {
 
 int lc__shared_create(const lc_options *options, lc_loop *loop, struct lc_shared **out) {
     bool ring = options->backend == LC_BACKEND_PROACTOR;
-    uint32_t count = options->buffer_count ? options->buffer_count : ring ? LC__RING_BUFFER_COUNT : LC__POOL_BUFFER_COUNT;
+    uint32_t count = options->buffer_count ? options->buffer_count
+                     : ring                ? LC__RING_BUFFER_COUNT
+                                           : LC__POOL_BUFFER_COUNT;
     uint32_t size = options->buffer_size ? options->buffer_size : ring ? LC__RING_BUFFER_SIZE : LC__POOL_BUFFER_SIZE;
     count = lc__power_of_two(count);
     struct lc_shared *shared = calloc(1, sizeof *shared);

@@ -21,23 +21,23 @@ typedef struct lc__proactor lc__proactor;
 /* ---- shared with other threads: the inbox and the receive group; outlives the loop while leases are out ---- */
 
 struct lc_shared {
-    _Atomic(lc_node *) inbox;     /* any thread pushes, the loop takes all */
-    char padding_before[120];     /* producers and consumer on lines of their own */
-    _Atomic(uint32_t) asleep;     /* loop: about to block; a producer that clears it owes one eventfd write */
-    _Atomic(uint32_t) stop;       /* any thread: run should end */
-    int eventfd;                  /* closed with the memory, so no late writer meets a stranger's descriptor */
-    _Atomic(int64_t) references;  /* the loop, each lease held after it closed, each return under way elsewhere */
-    lc_loop *loop;                /* compared by returning threads, never followed */
+    _Atomic(lc_node *) inbox;    /* any thread pushes, the loop takes all */
+    char padding_before[120];    /* producers and consumer on lines of their own */
+    _Atomic(uint32_t) asleep;    /* loop: about to block; a producer that clears it owes one eventfd write */
+    _Atomic(uint32_t) stop;      /* any thread: run should end */
+    int eventfd;                 /* closed with the memory, so no late writer meets a stranger's descriptor */
+    _Atomic(int64_t) references; /* the loop, each lease held after it closed, each return under way elsewhere */
+    lc_loop *loop;               /* compared by returning threads, never followed */
     /* The group: */
     uint8_t *memory;
     size_t memory_size;
-    lc_buffer *buffers;           /* loop: one per piece of memory, by bid */
+    lc_buffer *buffers; /* loop: one per piece of memory, by bid */
     uint32_t buffer_count;
     uint32_t buffer_size;
-    uint32_t leased;              /* loop: group buffers and heap ones in users' and streams' hands */
-    uint32_t held;                /* loop: group buffers nobody leases */
-    lc__queue free_pool;          /* loop: selector: free buffers; the proactor's are in the kernel's ring */
-    lc__queue send_pool;          /* loop: heap buffers of LC__SEND_BUFFER_SIZE kept for reuse */
+    uint32_t leased;     /* loop: group buffers and heap ones in users' and streams' hands */
+    uint32_t held;       /* loop: group buffers nobody leases */
+    lc__queue free_pool; /* loop: selector: free buffers; the proactor's are in the kernel's ring */
+    lc__queue send_pool; /* loop: heap buffers of LC__SEND_BUFFER_SIZE kept for reuse */
 };
 
 /* ---- streams, listeners ---- */
@@ -69,8 +69,8 @@ struct lc_stream {
     bool closing : 1;
     bool aborting : 1;
     /* Third and fourth: what a write touches. */
-    lc_op send; /* CONNECT first where we connect, SEND from then on */
-    lc__queue out; /* leases to send; the first send.in_flight of them are the kernel's */
+    lc_op send;         /* CONNECT first where we connect, SEND from then on */
+    lc__queue out;      /* leases to send; the first send.in_flight of them are the kernel's */
     const void *object; /* the owner's, to fetch ahead; never followed */
     size_t unsent;
     uint64_t budget_tick;
@@ -221,7 +221,7 @@ void lc__inbox_clear_wake(lc_loop *loop);
 int lc__shared_create(const lc_options *options, lc_loop *loop, struct lc_shared **out);
 void lc__shared_detach(struct lc_shared *shared); /* the loop closed: later returns free by themselves */
 void lc__shared_unref(struct lc_shared *shared);
-lc_buffer *lc__buffer_lease(lc_loop *loop);           /* selector: empty, from the pool or the heap; NULL: no memory */
+lc_buffer *lc__buffer_lease(lc_loop *loop); /* selector: empty, from the pool or the heap; NULL: no memory */
 lc_buffer *lc__buffer_heap(lc_loop *loop, size_t capacity);
 lc_buffer *lc__buffer_taken(lc_loop *loop, uint16_t bid, uint32_t length); /* proactor: the kernel filled it */
 void lc__buffer_return_here(lc_loop *loop, lc_buffer *buffer);
@@ -255,8 +255,8 @@ void lc__proactor_reap(lc_loop *loop);
 int lc__proactor_probe(uint32_t *features);
 
 /* errors.c */
-bool lc__error_is_retry(int error);       /* EINTR, and EAGAIN from the ring: ask again */
-bool lc__error_is_exhaustion(int error);  /* descriptors or memory: back off */
+bool lc__error_is_retry(int error);        /* EINTR, and EAGAIN from the ring: ask again */
+bool lc__error_is_exhaustion(int error);   /* descriptors or memory: back off */
 bool lc__error_is_aborted_peer(int error); /* an accept that lost its peer: ask again at once */
 
 /* Only the loop's thread writes a token, so this needs no atomic addition; other threads read it. */

@@ -99,7 +99,8 @@ static void lc__listener_back_off(lc_listener *listener, int error) {
     loop->listeners_backing_off++;
     loop->stats.accept_backoffs++;
     uint64_t deadline_ns = lc_now_ns() + (uint64_t)listener->backoff_ms * 1000000u;
-    listener->backoff_ms = listener->backoff_ms * 2 < LC__BACKOFF_MAX_MS ? listener->backoff_ms * 2 : LC__BACKOFF_MAX_MS;
+    listener->backoff_ms =
+        listener->backoff_ms * 2 < LC__BACKOFF_MAX_MS ? listener->backoff_ms * 2 : LC__BACKOFF_MAX_MS;
     /* If not even a timer can be had, the next descriptor that closes ends the pause. */
     if (lc_call_at(loop, LC_KIND_LISTENER_RETRY, deadline_ns, (uint64_t)(uintptr_t)listener, &listener->retry) < 0)
         listener->retry = (lc_call_id){0};

@@ -165,8 +165,8 @@ static int64_t lc__phase_wait(lc_loop *loop, bool wait) {
 static int lc__phase_enter(lc_loop *loop, int64_t timeout_ns) {
     if (timeout_ns != 0 && !lc__inbox_before_sleep(loop->shared))
         timeout_ns = 0;
-    int result = lc__is_proactor(loop) ? lc__proactor_enter(loop, timeout_ns)
-                                       : lc__selector_enter(loop, timeout_ns != 0);
+    int result =
+        lc__is_proactor(loop) ? lc__proactor_enter(loop, timeout_ns) : lc__selector_enter(loop, timeout_ns != 0);
     lc__inbox_after_sleep(loop->shared);
     return result;
 }

@@ -205,7 +205,8 @@ static void lc__buffers_fill(lc_loop *loop) {
     struct lc_shared *shared = loop->shared;
     if (!(proactor->features & LC_FEATURE_BUFFER_RING))
         return;
-    int result = lc__buffers_register(&proactor->ring, shared->buffer_count, &proactor->buffers, &proactor->buffers_size);
+    int result =
+        lc__buffers_register(&proactor->ring, shared->buffer_count, &proactor->buffers, &proactor->buffers_size);
     if (result < 0) {
         proactor->features &= ~(uint32_t)LC_FEATURE_BUFFER_RING;
         return;
@@ -404,8 +405,8 @@ static int lc__ring_enter(lc_loop *loop, unsigned wait_count, struct __kernel_ti
     if (registered)
         flags |= IORING_ENTER_REGISTERED_RING;
     loop->stats.enters++;
-    int result = io_uring_enter2(registered ? proactor->registered : (unsigned)ring->ring_fd, submit_count, wait_count, flags,
-                                 (sigset_t *)&argument, sizeof argument);
+    int result = io_uring_enter2(registered ? proactor->registered : (unsigned)ring->ring_fd, submit_count, wait_count,
+                                 flags, (sigset_t *)&argument, sizeof argument);
     if (io_uring_smp_load_acquire(sq->khead) == sq->sqe_tail)
         proactor->vectors_used = proactor->messages_used = 0;
     return result;

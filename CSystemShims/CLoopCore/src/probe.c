@@ -27,8 +27,9 @@ void lc_probe_explain(int error, char *cause, char *advice) {
         return;
     case ENOSYS:
         snprintf(cause, LC_PROBE_TEXT, "this kernel has no io_uring, or a seccomp filter hides it (ENOSYS)");
-        snprintf(advice, LC_PROBE_TEXT, "use Linux 6.1 or later, or allow io_uring_setup, io_uring_enter and "
-                                        "io_uring_register in the container's seccomp profile");
+        snprintf(advice, LC_PROBE_TEXT,
+                 "use Linux 6.1 or later, or allow io_uring_setup, io_uring_enter and "
+                 "io_uring_register in the container's seccomp profile");
         return;
     case EPERM:
         if (sysctl_value > 0) {
@@ -39,8 +40,9 @@ void lc_probe_explain(int error, char *cause, char *advice) {
                          : "set kernel.io_uring_disabled=0");
         } else {
             snprintf(cause, LC_PROBE_TEXT, "a seccomp filter or security module refuses io_uring (EPERM)");
-            snprintf(advice, LC_PROBE_TEXT, "allow io_uring_setup, io_uring_enter and io_uring_register in the "
-                                            "container's seccomp profile");
+            snprintf(advice, LC_PROBE_TEXT,
+                     "allow io_uring_setup, io_uring_enter and io_uring_register in the "
+                     "container's seccomp profile");
         }
         return;
     case EINVAL:

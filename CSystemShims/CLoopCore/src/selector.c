@@ -32,8 +32,8 @@ struct lc__selector {
     int timerfd;
     bool wake_fired;
     bool timer_fired;
-    uint64_t timer_ns; /* what the timerfd is set to; 0: nothing */
-    lc__watch *fired;  /* collected in this entry, the latest first */
+    uint64_t timer_ns;  /* what the timerfd is set to; 0: nothing */
+    lc__watch *fired;   /* collected in this entry, the latest first */
     lc__watch *reaping; /* being worked off, in the kernel's order */
     lc__watch **chunks;
     uint32_t chunk_count;
@@ -338,8 +338,8 @@ static void lc__selector_set_timer(lc_loop *loop) {
     if (selector->timer_ns && selector->timer_ns <= deadline_ns)
         return;
     selector->timer_ns = deadline_ns;
-    struct itimerspec value = {.it_value = {.tv_sec = (time_t)(deadline_ns / 1000000000u),
-                                            .tv_nsec = (long)(deadline_ns % 1000000000u)}};
+    struct itimerspec value = {
+        .it_value = {.tv_sec = (time_t)(deadline_ns / 1000000000u), .tv_nsec = (long)(deadline_ns % 1000000000u)}};
     timerfd_settime(selector->timerfd, TFD_TIMER_ABSTIME, &value, NULL);
 }
 

@@ -139,8 +139,7 @@ static void lc__stream_send_ready(lc_stream *stream) {
 }
 
 static void lc__stream_free_if_done(lc_stream *stream) {
-    if (stream->closed && stream->released && !stream->receive_queued && !stream->send_queued &&
-        !stream->closed_queued)
+    if (stream->closed && stream->released && !stream->receive_queued && !stream->send_queued && !stream->closed_queued)
         lc__stream_free(stream);
 }
 
@@ -526,8 +525,8 @@ void lc__stream_connected(lc_stream *stream, int result) {
 /* All said, or nothing more to be said, and the kernel has let go: the descriptor closes in phase 8. */
 void lc__stream_maybe_close(lc_stream *stream) {
     bool flushed = !stream->out.head || stream->aborting || stream->send_error;
-    if (!stream->closing || stream->on_close || stream->closed || !flushed ||
-        stream->send.state != LC_STATE_IDLE || stream->receive.state != LC_STATE_IDLE)
+    if (!stream->closing || stream->on_close || stream->closed || !flushed || stream->send.state != LC_STATE_IDLE ||
+        stream->receive.state != LC_STATE_IDLE)
         return;
     stream->on_close = true;
     stream->next_closing = stream->loop->closing_streams;
