@@ -4,6 +4,9 @@
 ///
 /// Start, accepts, warm-up of caches and the end are in both lives and cancel; what is left is the steady state.
 struct EchoCounter {
+    /// Echoes on each connection of the run that is subtracted: everything a server does once.
+    private static let warmUp = 20
+
     let connections: Int
     let messages: Int
     let repetitions: Int
@@ -32,8 +35,8 @@ struct EchoCounter {
 
     private func mallocs(_ command: [String]) throws -> Double? {
         let differences = try (0..<repetitions).map { _ in
-            let shorter = try mallocs(command, messages)
-            return try perEcho(mallocs(command, messages * 2) - shorter)
+            let warmedUp = try mallocs(command, Self.warmUp)
+            return try perEcho(mallocs(command, Self.warmUp + messages) - warmedUp)
         }
         return Spread(differences)?.median
     }
@@ -49,9 +52,10 @@ struct EchoCounter {
     private func syscalls(_ command: [String]) throws -> [String: Double]? {
         var differences: [[String: Double]] = []
         for _ in 0..<repetitions {
-            guard let shorter = try syscalls(command, messages), let longer = try syscalls(command, messages * 2)
+            guard let warmedUp = try syscalls(command, Self.warmUp),
+                let whole = try syscalls(command, Self.warmUp + messages)
             else { return nil }
-            differences.append(longer.merging(shorter.mapValues { -$0 }, uniquingKeysWith: +))
+            differences.append(whole.merging(warmedUp.mapValues { -$0 }, uniquingKeysWith: +))
         }
         let names = Set(differences.flatMap(\.keys))
         return Dictionary(
