@@ -22,6 +22,9 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     /// Keeps the connection alive while the core delivers to its handler: one retain at start, one release at the end.
     private var started: Unmanaged<Connection>?
 
+    /// Those who wait for the close behind the first one.
+    private var closers: [Waiter] = []
+
     /// More than this many bytes queued: ``write(_:)`` waits until they are at most a quarter of it.
     public var writeHighWaterMark = 64 * 1024
 
@@ -102,6 +105,8 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
             if result == 1 { return ReceivedBytes(buffer.unsafelyUnwrapped) }
             if result == 0 { return nil }
             if result != -EAGAIN { throw LoopError(core: result, operation: "read") }
+            if lc_stream_receive_waits(stream) { throw .busy(operation: "read") }
+            lc_stream_prepare_receive(stream)
             let waited = await waitToReceive { lc_stream_wait_receive(stream, $0) }
             if waited < 0 { throw LoopError(core: waited, operation: "read") }
             if lc_loop_is_closed(core.loop) { throw .connectionClosed(operation: "read") }
@@ -179,6 +184,8 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     }
 
     nonisolated(nonsending) private func waitToSend(below: Int, operation: String) async throws(LoopError) {
+        if lc_stream_send_waits(stream) { throw .busy(operation: operation) }
+        lc_stream_prepare_send(stream)
         let waited = await waitToSend { lc_stream_wait_send(stream, $0, below) }
         if waited < 0 { throw LoopError(core: waited, operation: operation) }
         if lc_stream_take_send_cancelled(stream) { throw .cancelled(operation: operation) }
@@ -200,7 +207,16 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
         guard core.isOnLoop else { return abort() }
         stopDelivery()
         if lc_stream_close(stream, false, false) == 0 { return }
-        _ = await waitForClose { lc_stream_wait_closed(stream, $0) }
+        if await waitForClose({ lc_stream_wait_closed(stream, $0) }) == -EBUSY {
+            // Somebody else waits for the close already, and passes the word on.
+            _ = await waitForClose {
+                closers.append(Waiter(word: $0))
+                return 0
+            }
+            return
+        }
+        for closer in closers { closer.resume() }
+        closers = []
     }
 
     /// Closes politely without waiting for it. Any thread.
@@ -253,8 +269,9 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
                 lc_stream_pause_receiving(stream)
                 return handler.ended(self)
             }
+            if result == -ESHUTDOWN { return lose(nil) }  // closed on this side, perhaps still flushing
             _ = lc_stream_close(stream, true, false)
-            return lose(result == -ESHUTDOWN ? nil : LoopError(core: result, operation: "read"))
+            return lose(LoopError(core: result, operation: "read"))
         }
     }
 

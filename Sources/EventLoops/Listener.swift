@@ -79,6 +79,8 @@ public final class Listener: WaitingPlace, AsyncSequence, @unchecked Sendable {
             if result == 1 { return Connection(core, stream.unsafelyUnwrapped) }
             if result != -EAGAIN { throw LoopError(core: result, operation: "accept") }
             reportPause()
+            if lc_listener_waits(listener) { throw .busy(operation: "accept") }
+            lc_listener_prepare_wait(listener)
             let waited = await waitToReceive { lc_listener_wait(listener, $0) }
             if waited < 0 { throw LoopError(core: waited, operation: "accept") }
             if lc_loop_is_closed(core.loop) { throw .connectionClosed(operation: "accept") }

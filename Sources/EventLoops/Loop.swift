@@ -48,7 +48,8 @@ extension Loop {
     public func stop() { lc_loop_stop(core.loop) }
 
     /// Closes the loop for good. Callbacks and timers are dropped unrun; waits end with `.closed` or
-    /// `.connectionClosed`; every descriptor the loop owns is closed. Calling it again does nothing.
+    /// `.connectionClosed`; every descriptor the loop owns is closed, but for the one that wakes it, which goes
+    /// with the object. Calling it again does nothing.
     /// - Throws: `.running`.
     public func close() throws(LoopError) { try core.close() }
 

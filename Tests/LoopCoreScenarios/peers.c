@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* peers.c: sockets, and the plain other ends of the loop's streams. */
+#include <poll.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -49,11 +50,29 @@ int listen_anywhere(scenario *s, int backlog, int *fd, lc_address *address) {
     return 0;
 }
 
+/* A signal, of a child that ended for example, interrupts connect(2) but not the connecting. */
+static int connect_fully(int fd, const lc_address *address) {
+    if (connect(fd, (const struct sockaddr *)&address->storage, address->length) == 0)
+        return 0;
+    if (errno != EINTR)
+        return -1;
+    struct pollfd writable = {.fd = fd, .events = POLLOUT};
+    while (poll(&writable, 1, -1) < 0)
+        if (errno != EINTR)
+            return -1;
+    int error = 0;
+    socklen_t size = sizeof error;
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+        return -1;
+    errno = error;
+    return error ? -1 : 0;
+}
+
 int client_connect(scenario *s, const lc_address *address, int *fd) {
     *fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     CHECK_CALL(*fd);
     TRY(set_limits(s, *fd));
-    CHECK_CALL(connect(*fd, (const struct sockaddr *)&address->storage, address->length));
+    CHECK_CALL(connect_fully(*fd, address));
     int one = 1;
     CHECK_CALL(setsockopt(*fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one));
     return 0;

@@ -55,7 +55,13 @@ uint64_t lc_stream_send_waiter(lc_stream *stream);
 /* Half-close once everything queued is out. */
 int lc_stream_finish_sending(lc_stream *stream);
 
-/* Cancels a wait, if `token` is still the current one; the waiter is delivered and learns -ECANCELED. */
+/* Whether somebody waits to send on. */
+bool lc_stream_send_waits(const lc_stream *stream);
+
+/* Cancels a wait, if `token` is still the current one; the waiter is delivered and learns -ECANCELED. A wait gets its
+ * token before it starts, so that a cancel from another thread, however early or late, means this wait or none. */
+void lc_stream_prepare_receive(lc_stream *stream);
+void lc_stream_prepare_send(lc_stream *stream);
 uint32_t lc_stream_receive_token(const lc_stream *stream); /* any thread */
 uint32_t lc_stream_send_token(const lc_stream *stream);    /* any thread */
 void lc_stream_cancel_receive(lc_stream *stream, uint32_t token);
@@ -92,6 +98,7 @@ int lc_listener_start(lc_listener *listener); /* LC_KIND_ACCEPT whenever there i
 uint64_t lc_listener_waiter(lc_listener *listener);
 bool lc_listener_waits(const lc_listener *listener);
 void lc_listener_finish_delivery(lc_listener *listener);
+void lc_listener_prepare_wait(lc_listener *listener);    /* as lc_stream_prepare_receive */
 uint32_t lc_listener_token(const lc_listener *listener); /* any thread */
 void lc_listener_cancel(lc_listener *listener, uint32_t token);
 /* The error that made accepting pause, once; 0 if none since the last call. */

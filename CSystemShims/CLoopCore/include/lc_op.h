@@ -64,8 +64,9 @@ typedef enum lc_state {
 } lc_state;
 
 enum {
-    LC_FLAG_CANCEL_ASKED = 1u << 0, /* a cancel was asked; the last completion is still to come */
-    LC_FLAG_MULTISHOT = 1u << 1,    /* one ask, many answers */
+    LC_FLAG_CANCEL_ASKED = 1u << 0,  /* a cancel was asked; the last completion is still to come */
+    LC_FLAG_CANCEL_LISTED = 1u << 1, /* the kernel has not been asked yet */
+    LC_FLAG_MULTISHOT = 1u << 2,     /* one ask, many answers */
 };
 
 /* One I/O. Owned by its stream, listener or waiter; lent to the loop from submit until the last completion. While lent

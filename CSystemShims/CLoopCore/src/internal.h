@@ -141,6 +141,7 @@ struct lc_loop {
     uint32_t fork_generation;
     lc_op *queued_head, *queued_tail;
     lc_op *starved_head, *starved_tail;
+    lc_op *cancel_head; /* in the kernel, to be cancelled in the next submit phase */
     lc_stream *dirty_head, *dirty_tail;
     lc_stream *closing_streams;
     lc_listener *closing_listeners;
@@ -178,6 +179,8 @@ void lc__op_ended(lc_loop *loop, lc_op *op);
 void lc__op_ask_cancel(lc_loop *loop, lc_op *op);
 void lc__op_starve(lc_loop *loop, lc_op *op);
 void lc__op_feed_starved(lc_loop *loop);
+void lc__op_cancel_listed(lc_loop *loop);
+void lc__op_leave_cancels(lc_loop *loop, lc_op *op);
 
 /* calls.c: calls and timers */
 void lc__timers_expire(lc_loop *loop);
@@ -246,9 +249,9 @@ void lc__proactor_destroy(lc_loop *loop);
 int lc__proactor_bind(lc_loop *loop);
 bool lc__proactor_owned_here(const lc_loop *loop);
 uint32_t lc__proactor_features(const lc_loop *loop);
-bool lc__proactor_start(lc_loop *loop, lc_op *op); /* false: the SQ is full */
-bool lc__proactor_send(lc_stream *stream);         /* false: the SQ is full */
-bool lc__proactor_cancel(lc_loop *loop, lc_op *op);
+bool lc__proactor_start(lc_loop *loop, lc_op *op);  /* false: the SQ is full */
+bool lc__proactor_send(lc_stream *stream);          /* false: the SQ is full */
+bool lc__proactor_cancel(lc_loop *loop, lc_op *op); /* false: the SQ is full */
 void lc__proactor_buffer_back(lc_loop *loop, lc_buffer *buffer);
 int lc__proactor_enter(lc_loop *loop, int64_t timeout_ns); /* < 0: no limit */
 void lc__proactor_reap(lc_loop *loop);

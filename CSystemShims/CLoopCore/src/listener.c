@@ -279,6 +279,8 @@ void lc_listener_finish_delivery(lc_listener *listener) {
         lc__listener_want(listener);
 }
 
+void lc_listener_prepare_wait(lc_listener *listener) { lc__token_next(&listener->token); }
+
 uint32_t lc_listener_token(const lc_listener *listener) {
     return atomic_load_explicit(&listener->token, memory_order_relaxed);
 }

@@ -125,6 +125,7 @@ void lc__ready_push(lc_loop *loop, lc_node *node, lc_kind kind) {
 /* Phase 1. Buffers that came back go to the kernel with this entry; then what was starved for them; then what was
  * queued; then one gathering send for each stream that has something to say. */
 static void lc__phase_submit(lc_loop *loop) {
+    lc__op_cancel_listed(loop);
     lc__op_feed_starved(loop);
     lc_op *op = loop->queued_head;
     loop->queued_head = loop->queued_tail = NULL;
@@ -148,7 +149,7 @@ static void lc__phase_submit(lc_loop *loop) {
 /* Phase 2. How long may the kernel keep us: 0, or until the next deadline, or (-1) until something happens. */
 static int64_t lc__phase_wait(lc_loop *loop, bool wait) {
     struct lc_shared *shared = loop->shared;
-    if (!wait || loop->ready.head || loop->batch.head || loop->queued_head || loop->dirty_head ||
+    if (!wait || loop->ready.head || loop->batch.head || loop->queued_head || loop->dirty_head || loop->cancel_head ||
         loop->closing_streams || loop->closing_listeners || atomic_load_explicit(&shared->stop, memory_order_relaxed))
         return 0;
     uint64_t deadline_ns;

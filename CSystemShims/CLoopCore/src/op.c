@@ -118,10 +118,30 @@ void lc__op_ask_cancel(lc_loop *loop, lc_op *op) {
         lc__op_ended(loop, op);
         break;
     case LC_STATE_IN_KERNEL:
-        if (!(op->flags & LC_FLAG_CANCEL_ASKED) && lc__proactor_cancel(loop, op))
-            op->flags |= LC_FLAG_CANCEL_ASKED;
+        if (op->flags & LC_FLAG_CANCEL_ASKED)
+            break;
+        op->flags |= LC_FLAG_CANCEL_ASKED | LC_FLAG_CANCEL_LISTED;
+        op->next_queued = loop->cancel_head;
+        loop->cancel_head = op;
         break;
     }
+}
+
+/* Phase 1. A full SQ is ordinary here too: the rest is asked in the next tick. */
+void lc__op_cancel_listed(lc_loop *loop) {
+    lc_op *op;
+    while ((op = loop->cancel_head) && lc__proactor_cancel(loop, op)) {
+        loop->cancel_head = op->next_queued;
+        op->flags &= (uint8_t)~LC_FLAG_CANCEL_LISTED;
+    }
+}
+
+/* It ended by itself before the kernel was asked. */
+void lc__op_leave_cancels(lc_loop *loop, lc_op *op) {
+    lc_op **link = &loop->cancel_head;
+    while (*link != op)
+        link = &(*link)->next_queued;
+    *link = op->next_queued;
 }
 
 /* ---- one-shot operations of the public interface ---- */

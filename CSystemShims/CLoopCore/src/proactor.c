@@ -62,6 +62,23 @@ static uint32_t lc__setup_flags(uint32_t features) {
     return flags;
 }
 
+/* liburing maps the rings by system calls that ThreadSanitizer does not see, so it takes a new ring for what lay at the
+ * same address before. */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+void AnnotateNewMemory(const char *file, int line, const volatile void *memory, size_t size);
+static void lc__ring_is_new(const struct io_uring *ring) {
+    AnnotateNewMemory(__FILE__, __LINE__, ring->sq.ring_ptr, ring->sq.ring_sz);
+    AnnotateNewMemory(__FILE__, __LINE__, ring->cq.ring_ptr, ring->cq.ring_sz);
+    AnnotateNewMemory(__FILE__, __LINE__, ring->sq.sqes, ring->sq.ring_entries * sizeof *ring->sq.sqes);
+}
+#define LC__RING_IS_NEW(ring) lc__ring_is_new(ring)
+#endif
+#endif
+#ifndef LC__RING_IS_NEW
+#define LC__RING_IS_NEW(ring) ((void)(ring))
+#endif
+
 /* The ladder: what a kernel does not know is dropped, newest first. DEFER_TASKRUN needs SINGLE_ISSUER. */
 static int lc__setup(struct io_uring *ring, uint32_t submissions, uint32_t completions, uint32_t *features) {
     static const uint32_t ladder[] = {0, LC_FEATURE_DEFER_TASKRUN, LC_FEATURE_SINGLE_ISSUER, LC_FEATURE_COOP_TASKRUN,
@@ -93,6 +110,7 @@ static int lc__setup(struct io_uring *ring, uint32_t submissions, uint32_t compl
         return -EINVAL;
     }
     io_uring_ring_dontfork(ring);
+    LC__RING_IS_NEW(ring);
     *features = wanted;
     return 0;
 }
@@ -456,18 +474,11 @@ int lc__proactor_enter(lc_loop *loop, int64_t timeout_ns) {
     }
 }
 
-/* A wish. False: not asked, as this is not the ring's thread. */
 bool lc__proactor_cancel(lc_loop *loop, lc_op *op) {
     struct lc__proactor *proactor = loop->proactor;
     struct io_uring_sqe *sqe = io_uring_get_sqe(&proactor->ring);
-    if (!sqe) {
-        if (!lc__proactor_owned_here(loop))
-            return false;
-        lc__ring_enter(loop, 0, NULL); /* makes room: nobody would come back to a cancel that was not asked */
-        sqe = io_uring_get_sqe(&proactor->ring);
-        if (!sqe)
-            return false;
-    }
+    if (!sqe)
+        return false;
     io_uring_prep_cancel64(sqe, lc__user_data(op->slot, proactor->slots[op->slot].generation, LC__TAG_OP), 0);
     io_uring_sqe_set_data64(sqe, lc__user_data(0, 0, LC__TAG_CANCEL));
     return true;
@@ -519,6 +530,8 @@ static void lc__reap_op(lc_loop *loop, const struct io_uring_cqe *cqe) {
         loop->stats.in_kernel--;
         op->state = LC_STATE_IDLE;
         retry = lc__feature_refused(proactor, op, result);
+        if (op->flags & LC_FLAG_CANCEL_LISTED)
+            lc__op_leave_cancels(loop, op);
         op->flags = 0;
     }
     if (brings_buffer && op->address) {

@@ -223,7 +223,7 @@ void lc_stream_pause_receiving(lc_stream *stream) { stream->paused = true; }
 uint64_t lc_stream_receive_waiter(lc_stream *stream) {
     uint64_t waiter = stream->receive_waiter;
     stream->receive_waiter = 0;
-    /* A cancel that comes from now on is for a wait that is over. */
+    /* A cancel that is asked from now on is for a wait that is over. */
     lc__token_next(&stream->receive_token);
     return waiter;
 }
@@ -235,6 +235,8 @@ void lc_stream_finish_delivery(lc_stream *stream) {
     if (stream->started && !stream->paused && !stream->closing && !stream->end && !stream->receive_error)
         lc__stream_want(stream);
 }
+
+void lc_stream_prepare_receive(lc_stream *stream) { lc__token_next(&stream->receive_token); }
 
 uint32_t lc_stream_receive_token(const lc_stream *stream) {
     return atomic_load_explicit(&stream->receive_token, memory_order_relaxed);
@@ -405,6 +407,9 @@ uint64_t lc_stream_send_waiter(lc_stream *stream) {
     return waiter;
 }
 
+bool lc_stream_send_waits(const lc_stream *stream) { return stream->send_waiter != 0; }
+void lc_stream_prepare_send(lc_stream *stream) { lc__token_next(&stream->send_token); }
+
 uint32_t lc_stream_send_token(const lc_stream *stream) {
     return atomic_load_explicit(&stream->send_token, memory_order_relaxed);
 }
@@ -551,6 +556,8 @@ int lc_stream_close(lc_stream *stream, bool abort, bool reset) {
     }
     if ((abort || stream->connecting) && !stream->aborting) {
         stream->aborting = true;
+        if (!stream->send_error)
+            stream->send_error = -ESHUTDOWN;
         lc__stream_drop_out(stream);
         lc__op_ask_cancel(loop, &stream->send);
         lc__stream_send_ready(stream);
