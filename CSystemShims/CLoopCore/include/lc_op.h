@@ -67,6 +67,7 @@ enum {
     LC_FLAG_CANCEL_ASKED = 1u << 0,  /* a cancel was asked; the last completion is still to come */
     LC_FLAG_CANCEL_LISTED = 1u << 1, /* the kernel has not been asked yet */
     LC_FLAG_MULTISHOT = 1u << 2,     /* one ask, many answers */
+    LC_FLAG_OWN_BUFFER = 1u << 3,    /* a receive that brought its buffer, in `address` */
 };
 
 /* One I/O. Owned by its stream, listener or waiter; lent to the loop from submit until the last completion. While lent

@@ -91,6 +91,7 @@ struct lc_stream {
     int32_t connect_result;
     bool closed : 1;
     bool released : 1; /* the owner let go */
+    bool local : 1;    /* a Unix socket */
 };
 
 static_assert(offsetof(struct lc_stream, send) == 128, "a read touches two lines of a stream");

@@ -323,13 +323,29 @@ static void lc__sqe_done(lc_loop *loop, struct io_uring_sqe *sqe, lc_op *op) {
 }
 
 /* Without the kernel's choice of buffer, each receive brings one. */
-static bool lc__prep_receive_alone(lc_loop *loop, struct io_uring_sqe *sqe, lc_op *op) {
+static void lc__prep_receive_alone(lc_loop *loop, struct io_uring_sqe *sqe, lc_op *op) {
     lc_buffer *buffer = lc__buffer_heap(loop, LC__SEND_BUFFER_SIZE);
-    if (!buffer)
-        return false;
+    op->flags |= LC_FLAG_OWN_BUFFER;
     op->address = buffer;
-    io_uring_prep_recv(sqe, op->fd, buffer->base, buffer->capacity, 0);
-    return true;
+    if (buffer)
+        io_uring_prep_recv(sqe, op->fd, buffer->base, buffer->capacity, 0);
+    else
+        io_uring_prep_nop(sqe); /* its answer sends the receive round again */
+}
+
+static void lc__prep_receive(lc_loop *loop, struct io_uring_sqe *sqe, lc_op *op) {
+    if (!(loop->proactor->features & LC_FEATURE_BUFFER_RING)) {
+        lc__prep_receive_alone(loop, sqe, op);
+        return;
+    }
+    if (lc__container_of(op, lc_stream, receive)->local) {
+        io_uring_prep_recv(sqe, op->fd, NULL, 0, 0); /* K16 */
+    } else {
+        io_uring_prep_recv_multishot(sqe, op->fd, NULL, 0, 0);
+        op->flags |= LC_FLAG_MULTISHOT;
+    }
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->buf_group = LC__BUFFER_GROUP;
 }
 
 bool lc__proactor_start(lc_loop *loop, lc_op *op) {
@@ -351,14 +367,7 @@ bool lc__proactor_start(lc_loop *loop, lc_op *op) {
         io_uring_prep_connect(sqe, op->fd, op->address, op->length);
         break;
     case LC_OP_RECEIVE:
-        if (proactor->features & LC_FEATURE_BUFFER_RING) {
-            io_uring_prep_recv_multishot(sqe, op->fd, NULL, 0, 0);
-            sqe->flags |= IOSQE_BUFFER_SELECT;
-            sqe->buf_group = LC__BUFFER_GROUP;
-            op->flags |= LC_FLAG_MULTISHOT;
-        } else if (!lc__prep_receive_alone(loop, sqe, op)) {
-            io_uring_prep_nop(sqe); /* the SQE is taken; its answer sends the receive round again */
-        }
+        lc__prep_receive(loop, sqe, op);
         break;
     case LC_OP_POLL_READ:
         io_uring_prep_poll_add(sqe, op->fd, POLLIN | POLLRDHUP);
@@ -524,7 +533,7 @@ static void lc__reap_op(lc_loop *loop, const struct io_uring_cqe *cqe) {
     }
     bool more = cqe->flags & IORING_CQE_F_MORE;
     bool retry = false;
-    bool brings_buffer = op->opcode == LC_OP_RECEIVE && !(op->flags & LC_FLAG_MULTISHOT);
+    bool own_buffer = op->flags & LC_FLAG_OWN_BUFFER;
     if (!more) {
         lc__slot_free(proactor, index);
         loop->stats.in_kernel--;
@@ -534,11 +543,11 @@ static void lc__reap_op(lc_loop *loop, const struct io_uring_cqe *cqe) {
             lc__op_leave_cancels(loop, op);
         op->flags = 0;
     }
-    if (brings_buffer && op->address) {
+    if (own_buffer && op->address) {
         buffer = (lc_buffer *)(uintptr_t)op->address;
         buffer->length = result > 0 ? (uint32_t)result : 0;
         op->address = NULL;
-    } else if (brings_buffer) {
+    } else if (own_buffer) {
         retry = true; /* the NOP that stood in for a receive without memory */
     }
     if (retry)

@@ -59,16 +59,20 @@ static void lc__stream_free(lc_stream *stream) {
 int lc_stream_adopt(lc_loop *loop, int fd, lc_stream **out) {
     if (loop->closed)
         return -EBADF;
-    int kind;
+    int kind, domain;
     socklen_t size = sizeof kind;
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &size) < 0)
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &size) < 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0)
         return -errno;
     if (kind != SOCK_STREAM)
         return -EPROTOTYPE;
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
         return -errno;
-    return lc__stream_make(loop, fd, out);
+    int result = lc__stream_make(loop, fd, out);
+    if (result == 0)
+        (*out)->local = domain == AF_UNIX;
+    return result;
 }
 
 int lc_stream_connect(lc_loop *loop, const struct sockaddr *address, socklen_t length, lc_stream **out) {
@@ -94,6 +98,7 @@ int lc_stream_connect(lc_loop *loop, const struct sockaddr *address, socklen_t l
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     lc_stream *stream = *out;
     stream->connecting = true;
+    stream->local = address->sa_family == AF_UNIX;
     stream->send.opcode = LC_OP_CONNECT;
     stream->send.address = copy;
     stream->send.length = length;
