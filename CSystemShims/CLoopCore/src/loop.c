@@ -213,7 +213,7 @@ static const lc_stream *lc__receiving_stream(const lc_node *node) {
 }
 
 static inline void lc__prefetch(const void *address, size_t lines) {
-    for (size_t line = 0; line < lines; line++)
+    for (size_t line = 0; address && line < lines; line++)
         __builtin_prefetch((const char *)address + line * 64, 1);
 }
 
