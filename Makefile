@@ -49,7 +49,7 @@ test: deps ## Runs the test suite
 	@.ci/test.sh "test: the suite, debug"
 
 .PHONY: check
-check: lint warnings test asan tsan tiny consume ## What a pull request is held to: test and the parts from lint to consume
+check: lint warnings test asan tsan tiny bench counts consume ## What a pull request is held to: test and the parts from lint to consume
 	@echo "==> check: all passed"
 
 .PHONY: lint
@@ -75,6 +75,17 @@ tsan: deps ## Runs the suite under ThreadSanitizer
 .PHONY: tiny
 tiny: deps ## Runs the suite with tiny rings, buffer groups and batches
 	@LOOP_TINY=1 .ci/test.sh "tiny: the suite, LOOP_TINY=1"
+
+.PHONY: bench
+bench: deps ## Runs the tests of the benchmarks, which load servers from outside
+	@.ci/test.sh "bench: loopbench and its floors" --package-path $(BENCHMARKS)
+
+.PHONY: counts
+counts: tools ## Holds both loops to their floors: mallocs and system calls per echo
+	@echo "==> counts: building $(BENCHMARKS), release"
+	@swift build -c release --package-path $(BENCHMARKS)
+	@echo "==> counts: loopbench counts --check"
+	@$(BENCHMARKS)/.build/release/loopbench counts --check
 
 .PHONY: consume
 consume: deps ## Builds and runs a scratch package that depends on this one by URL and version

@@ -6,9 +6,9 @@ import EventLoops
 import Testing
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #endif
 
 private let megabyte = 1024 * 1024
@@ -110,8 +110,9 @@ struct ReadingTests {
         }
     }
 
-    @Test("K7 a read that is cancelled takes no byte with it, and the next one works at once",
-          arguments: LoopKind.available)
+    @Test(
+        "K7 a read that is cancelled takes no byte with it, and the next one works at once",
+        arguments: LoopKind.available)
     func cancel(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (connection, peer) = try makePair(on: loop)
@@ -234,7 +235,7 @@ struct ReadingTests {
         var options = LoopOptions.forTests
         if options.bufferCount == 0 { options.bufferCount = 8 }
         try await onLoop(kind, options: options) { loop in
-            let (greedy, greedyPeer) = try makePair(on: loop)
+            let (greedy, greedyPeer) = try await makeConnection(on: loop)
             var kept: [Lease] = []
             for index in 0..<40 {
                 try greedyPeer.send([UInt8(index)])
@@ -282,8 +283,9 @@ struct ReadingTests {
 @Suite(.timeLimit(.minutes(1)))
 struct WritingTests {
     /// More than the kernel keeps for the peer, who takes it in small bites.
-    @Test("P8 8 MiB to a slow reader: byte for byte, and each write waits while too much is queued",
-          arguments: LoopKind.available)
+    @Test(
+        "P8 8 MiB to a slow reader: byte for byte, and each write waits while too much is queued",
+        arguments: LoopKind.available)
     func bigSend(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (connection, peer) = try await makeConnection(on: loop, receiveBuffer: 16 * 1024)
@@ -332,8 +334,9 @@ struct WritingTests {
         }
     }
 
-    @Test("P4 copies and leases of any size leave in the order they were written; nothing is not written",
-          arguments: LoopKind.available)
+    @Test(
+        "P4 copies and leases of any size leave in the order they were written; nothing is not written",
+        arguments: LoopKind.available)
     func order(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (source, sourcePeer) = try makePair(on: loop)
@@ -529,7 +532,9 @@ struct ClosingTests {
     @Test("P2 close and abort from another thread", arguments: LoopKind.available)
     func fromElsewhere(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
-            let ways: [@Sendable (Connection) -> Void] = [{ $0.closeSoon() }, { $0.abort() }, { $0.abort(reset: true) }]
+            let ways: [@Sendable (Connection) -> Void] = [
+                { $0.closeSoon() }, { $0.abort() }, { $0.abort(reset: true) },
+            ]
             for way in ways {
                 let (connection, peer) = try await makeConnection(on: loop)
                 let reader = loop.spawn { _ = try await connection.read() }
@@ -611,7 +616,9 @@ struct ConnectingTests {
     func connect(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let listener = try Listener(on: loop, port: 0)
-            async let server = { let connection = try await listener.accept(); return connection }()
+            async let server = {
+                let connection = try await listener.accept(); return connection
+            }()
             let client = try await Connection.connect(to: "127.0.0.1", port: listener.address.port, on: loop)
             let accepted = try await server
             #expect(client.remoteAddress == listener.address)
@@ -639,7 +646,9 @@ struct ConnectingTests {
             let port = try Listener(on: loop, port: 0).address.port
             let refused = LoopError.io(IOError(errno: ECONNREFUSED, operation: "connect to 127.0.0.1:\(port)"))
             for _ in 0..<5 {
-                await #expect(throws: refused) { _ = try await Connection.connect(to: "127.0.0.1", port: port, on: loop) }
+                await #expect(throws: refused) {
+                    _ = try await Connection.connect(to: "127.0.0.1", port: port, on: loop)
+                }
             }
             try await until("nothing is left", on: loop) { loop.statistics.connections == 0 }
             #expect(loop.waitingOperations == 0)
@@ -658,8 +667,9 @@ struct ConnectingTests {
     }
 
     /// The listener's queue is full, so the kernel leaves some of the requests without an answer.
-    @Test("C8 a connect that is cancelled while nobody answers ends, and its descriptor with it",
-          arguments: LoopKind.available)
+    @Test(
+        "C8 a connect that is cancelled while nobody answers ends, and its descriptor with it",
+        arguments: LoopKind.available)
     func cancelConnect(kind: LoopKind) async throws {
         let (descriptor, port) = try makeFullListener()
         defer { close(descriptor) }
@@ -755,7 +765,9 @@ struct HandlerTests {
         try await onLoop(kind) { loop in
             let (connection, peer) = try await makeConnection(on: loop)
             let notes = Notes()
-            notes.onEnd = { try $0.send(copying: pattern(megabyte).span.bytes); $0.closeSoon() }
+            notes.onEnd = {
+                try $0.send(copying: pattern(megabyte).span.bytes); $0.closeSoon()
+            }
             try connection.start(notes)
             try peer.finishWriting()
             #expect(difference(try await onThread { try peer.receiveToEnd() }, pattern(megabyte)) == nil)
@@ -794,7 +806,9 @@ struct HandlerTests {
         try await onLoop(kind) { loop in
             let (connection, peer) = try await makeConnection(on: loop)
             let notes = Notes()
-            notes.onReceive = { try $0.send(copying: pattern(megabyte).span.bytes); $0.closeSoon() }
+            notes.onReceive = {
+                try $0.send(copying: pattern(megabyte).span.bytes); $0.closeSoon()
+            }
             try connection.start(notes)
             try peer.send([1])
             let answer = try await onThread { try peer.receiveToEnd() }

@@ -6,17 +6,18 @@ import EventLoops
 import Testing
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #endif
 
 @Suite(.timeLimit(.minutes(1)))
 struct EchoTests {
     /// Each await of a server is a chance to end up on another thread. Clients sit on threads of their own, so that
     /// everything the server does begins with an event.
-    @Test("N2 a server stays on its loop's thread: before and after each await, in tasks and in their child tasks",
-          arguments: LoopKind.available)
+    @Test(
+        "N2 a server stays on its loop's thread: before and after each await, in tasks and in their child tasks",
+        arguments: LoopKind.available)
     func staysOnThread(kind: LoopKind) async throws {
         let (clients, rounds) = (4, 50)
         let echoed = try await onLoop(kind) { loop in
@@ -111,7 +112,9 @@ private func serve(_ connection: Connection, on loop: any Loop, _ thread: Int) a
     while let bytes = try await connection.read() {
         #expect(threadID() == thread)
         count += bytes.count
-        async let child = { await Task.yield(); return threadID() }()
+        async let child = {
+            await Task.yield(); return threadID()
+        }()
         #expect(await child == thread)
         try await connection.write(bytes)
         #expect(threadID() == thread)

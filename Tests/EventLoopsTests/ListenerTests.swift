@@ -6,15 +6,16 @@ import EventLoops
 import Testing
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #endif
 
 @Suite(.timeLimit(.minutes(1)))
 struct ListenerTests {
-    @Test("K5 an accepted descriptor does not block, does not survive exec, and sends at once",
-          arguments: LoopKind.available)
+    @Test(
+        "K5 an accepted descriptor does not block, does not survive exec, and sends at once",
+        arguments: LoopKind.available)
     func acceptedDescriptor(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (connection, peer) = try await makeConnection(on: loop)
@@ -124,7 +125,9 @@ struct ListenerTests {
     func closeElsewhere(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let listener = try Listener(on: loop, port: 0)
-            async let count = { var count = 0; for try await _ in listener { count += 1 }; return count }()
+            async let count = {
+                var count = 0; for try await _ in listener { count += 1 }; return count
+            }()
             try await until("it waits", on: loop) { loop.waitingOperations == 1 }
             try await onThread { listener.close() }
             #expect(try await count == 0)

@@ -8,9 +8,9 @@ import Synchronization
 import Testing
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #endif
 
 // MARK: Loops
@@ -210,13 +210,13 @@ private func loopback(_ port: UInt16) -> sockaddr_in {
 }
 
 #if canImport(Glibc)
-    private let streamType = Int32(SOCK_STREAM.rawValue)
-    private let closeOnExec = Int32(SOCK_CLOEXEC.rawValue)
-    let datagramType = Int32(SOCK_DGRAM.rawValue)
+private let streamType = Int32(SOCK_STREAM.rawValue)
+private let closeOnExec = Int32(SOCK_CLOEXEC.rawValue)
+let datagramType = Int32(SOCK_DGRAM.rawValue)
 #else
-    private let streamType = SOCK_STREAM
-    private let closeOnExec = SOCK_CLOEXEC
-    let datagramType = SOCK_DGRAM
+private let streamType = SOCK_STREAM
+private let closeOnExec = SOCK_CLOEXEC
+let datagramType = SOCK_DGRAM
 #endif
 private let noSignal = Int32(MSG_NOSIGNAL)
 private func posixSend(_ fd: Int32, _ bytes: UnsafeRawPointer, _ count: Int, _ flags: Int32) -> Int {
@@ -376,7 +376,7 @@ final class DescriptorShortage: Sendable {
 }
 
 #if canImport(Glibc)
-    let descriptorLimit = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+let descriptorLimit = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
 #else
-    let descriptorLimit = RLIMIT_NOFILE
+let descriptorLimit = RLIMIT_NOFILE
 #endif

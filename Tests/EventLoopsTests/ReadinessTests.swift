@@ -6,9 +6,9 @@ import EventLoops
 import Testing
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #endif
 
 @Suite(.timeLimit(.minutes(1)))
@@ -34,8 +34,9 @@ struct ReadinessTests {
         }
     }
 
-    @Test("W1 both directions of a descriptor can be waited for, and do not disturb each other",
-          arguments: LoopKind.available)
+    @Test(
+        "W1 both directions of a descriptor can be waited for, and do not disturb each other",
+        arguments: LoopKind.available)
     func bothDirections(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (near, peer) = try Peer.pair()
@@ -43,8 +44,12 @@ struct ReadinessTests {
             // Full, so that neither direction is ready.
             let filled = try fill(near)
             let log = Log<String>()
-            let reader = loop.spawn { try await loop.readable(near); log.append("readable") }
-            let writer = loop.spawn { try await loop.writable(near); log.append("writable") }
+            let reader = loop.spawn {
+                try await loop.readable(near); log.append("readable")
+            }
+            let writer = loop.spawn {
+                try await loop.writable(near); log.append("writable")
+            }
             try await until("both wait", on: loop) { loop.waitingOperations == 2 }
             try peer.send([1])
             try await reader.value
@@ -223,8 +228,9 @@ struct ReadinessTests {
 
     /// The user closes a descriptor that is waited for, and another one gets its number. The kernel forgets the old one
     /// without a word; what happens to the new one is none of the old wait's business.
-    @Test("W8 a number that is used again does not end the wait for its predecessor, and can be waited for itself",
-          arguments: LoopKind.available)
+    @Test(
+        "W8 a number that is used again does not end the wait for its predecessor, and can be waited for itself",
+        arguments: LoopKind.available)
     func reuse(kind: LoopKind) async throws {
         // Numbers can be chosen only where no other test opens descriptors.
         await #expect(processExitsWith: .success) { [kind = kind.rawValue as String] in
@@ -233,7 +239,9 @@ struct ReadinessTests {
                     let (old, oldPeer) = try Peer.pair()
                     let (other, peer) = try Peer.pair()
                     let log = Log<String>()
-                    let wait = loop.spawn { try await loop.readable(old); log.append("old") }
+                    let wait = loop.spawn {
+                        try await loop.readable(old); log.append("old")
+                    }
                     try await until("the wait has begun", on: loop) { loop.waitingOperations == 1 }
                     close(old)
                     #expect(fcntl(other, F_DUPFD_CLOEXEC, old) == old)

@@ -6,9 +6,9 @@ import EventLoops
 import Testing
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #endif
 
 private let gone: [Int32] = [EPIPE, ECONNRESET]
@@ -67,8 +67,9 @@ struct RobustnessTests {
         }
     }
 
-    @Test("F6 a reset with 10 MB queued: whoever waits is told, the rest is refused, nothing is kept",
-          arguments: LoopKind.available)
+    @Test(
+        "F6 a reset with 10 MB queued: whoever waits is told, the rest is refused, nothing is kept",
+        arguments: LoopKind.available)
     func resetMidWrite(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (connection, peer) = try await makeConnection(on: loop, receiveBuffer: 16 * 1024)
@@ -219,7 +220,8 @@ struct RobustnessTests {
         }
     }
 
-    @Test("F11 the smallest of send buffers and a slow reader: byte for byte, and bounded", arguments: LoopKind.available)
+    @Test(
+        "F11 the smallest of send buffers and a slow reader: byte for byte, and bounded", arguments: LoopKind.available)
     func smallBuffers(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (connection, peer) = try await makeConnection(on: loop, receiveBuffer: 4096)
@@ -254,8 +256,9 @@ struct RobustnessTests {
         }
     }
 
-    @Test("F22 a loop that closes with 1000 connections in flight tells them all and keeps no descriptor",
-          arguments: LoopKind.available)
+    @Test(
+        "F22 a loop that closes with 1000 connections in flight tells them all and keeps no descriptor",
+        arguments: LoopKind.available)
     func closeWithMany(kind: LoopKind) async throws {
         await #expect(processExitsWith: .success) { [kind = kind.rawValue as String] in
             let kind = try #require(LoopKind(rawValue: kind))
@@ -271,13 +274,14 @@ struct RobustnessTests {
                 for (index, pair) in peers.enumerated() {
                     let connection = try Connection(adopting: pair.descriptor, on: loop)
                     loop.spawn {
-                        outcomes.append(await thrown {
-                            if index.isMultiple(of: 2) {
-                                _ = try await connection.read()
-                            } else {
-                                try await connection.write(pattern(1024 * 1024))
-                            }
-                        })
+                        outcomes.append(
+                            await thrown {
+                                if index.isMultiple(of: 2) {
+                                    _ = try await connection.read()
+                                } else {
+                                    try await connection.write(pattern(1024 * 1024))
+                                }
+                            })
                     }
                 }
                 while loop.waitingOperations < 1000 { try loop.runOnce(.noWait) }
@@ -288,7 +292,9 @@ struct RobustnessTests {
             while outcomes.all.count < 1000 && .now < deadline { usleep(1000) }
             #expect(outcomes.all.filter { $0 == .connectionClosed(operation: "read") }.count == 500)
             #expect(outcomes.all.filter { $0 == .connectionClosed(operation: "write") }.count == 500)
-            for (index, pair) in peers.enumerated() where index.isMultiple(of: 2) { #expect(pair.peer.receiveEnd() == 0) }
+            for (index, pair) in peers.enumerated() where index.isMultiple(of: 2) {
+                #expect(pair.peer.receiveEnd() == 0)
+            }
             for pair in peers { pair.peer.close() }
             #expect(openDescriptorCount(of: "socket:") == before)
         }
@@ -369,8 +375,9 @@ struct RobustnessTests {
     // MARK: Peers that are killed
 
     /// The other end is a process of its own, in the middle of sending and receiving when it is killed: no goodbye.
-    @Test("F71 a peer process that is killed: the end or a reset, and everything is given back",
-          arguments: LoopKind.available)
+    @Test(
+        "F71 a peer process that is killed: the end or a reset, and everything is given back",
+        arguments: LoopKind.available)
     func peerIsKilled(kind: LoopKind) async throws {
         let ports = Log<UInt16>()
         async let server: Void = onLoop(kind) { loop in
@@ -424,7 +431,9 @@ struct RobustnessTests {
                 // One, so that what is made when first needed is there.
                 let first = try Peer(to: listener.address.port)
                 first.close()
-                try await until("it has gone", on: loop) { loop.statistics.connections == 0 && loop.statistics.delivered > 5 }
+                try await until("it has gone", on: loop) {
+                    loop.statistics.connections == 0 && loop.statistics.delivered > 5
+                }
                 let descriptors = openDescriptorCount(of: "socket:")
                 let (kernel, armed) = (loop.statistics.operationsInKernel, loop.statistics.armedOperations)
                 for round in 0..<5 {

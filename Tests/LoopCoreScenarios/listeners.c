@@ -211,7 +211,7 @@ static int without_descriptors(scenario *s) {
     RUN_UNTIL(over);
     CHECK_LT(s->passes - passes, 40); /* no spin */
     CHECK_EQ(a.count, 1);
-    CHECK_EQ(a.backoffs, 1); /* once per shortage */
+    CHECK_EQ(a.backoffs, 1);                                  /* once per shortage */
     CHECK_LE(scenario_stats(s).accept_backoffs, 4 + CLIENTS); /* the pauses double */
     /* A descriptor that becomes free ends the pause at once. */
     for (uint32_t taken = 1; taken < CLIENTS; taken++) {

@@ -21,7 +21,9 @@ struct Counts: ParsableCommand {
     var check = false
 
     func validate() throws {
-        guard !connections.isEmpty, connections.allSatisfy({ 1...10_000 ~= $0 }) else { throw ValidationError("--connections must be from 1 to 10000.") }
+        guard !connections.isEmpty, connections.allSatisfy({ 1...10_000 ~= $0 }) else {
+            throw ValidationError("--connections must be from 1 to 10000.")
+        }
         guard messages >= 1 else { throw ValidationError("--messages must be at least 1.") }
         guard repetitions >= 1 else { throw ValidationError("--repetitions must be at least 1.") }
     }

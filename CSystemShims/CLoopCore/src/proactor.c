@@ -70,12 +70,12 @@ void __tsan_acquire(void *address);
 void __tsan_release(void *address);
 static char lc__rings;
 #define LC__RING_BEGINS() __tsan_acquire(&lc__rings)
-#define LC__RING_ENDS() __tsan_release(&lc__rings)
+#define LC__RING_ENDS()   __tsan_release(&lc__rings)
 #endif
 #endif
 #ifndef LC__RING_BEGINS
 #define LC__RING_BEGINS() ((void)0)
-#define LC__RING_ENDS() ((void)0)
+#define LC__RING_ENDS()   ((void)0)
 #endif
 
 /* The ladder: what a kernel does not know is dropped, newest first. DEFER_TASKRUN needs SINGLE_ISSUER. */
