@@ -110,7 +110,7 @@ extension LoopError: CustomStringConvertible {
             "\(operation): call this on the loop's thread, or hand it over with callSoonThreadsafe(_:)."
         case .boundToAnotherThread:
             "The loop has operations in the kernel that belong to the thread which ran it before. "
-                + "Run it there, or let them finish first."
+                + "Run it there, or let them finish first; if that thread is gone, close the loop and make a new one."
         case .stoppedBeforeCompletion:
             "The loop was stopped before the body completed. Run the loop again to let it go on."
         case .unavailable(let unavailability):

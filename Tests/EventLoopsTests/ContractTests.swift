@@ -565,6 +565,7 @@ struct ContractTests {
                 for left in 0..<2 {
                     let shortage = try DescriptorShortage(leaving: left)
                     for _ in 0..<10 {
+                        shortage.refill(leaving: left)
                         let error = #expect(throws: LoopError.self) { _ = try kind.makeLoop() }
                         #expect(error.errno == EMFILE)
                         #expect(error?.description.contains("ulimit -n") == true)

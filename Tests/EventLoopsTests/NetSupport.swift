@@ -308,8 +308,8 @@ private func entries(of directory: String) -> [String] {
     return names
 }
 
-/// Open descriptors of this process that are of a kind, as in `"socket:"` or `"anon_inode:[eventfd]"`. Only in a process
-/// of its own are they all the test's, and there too the runtime opens and closes some of other kinds.
+/// Open descriptors of this process that are of a kind, as in `"socket:"` or `"anon_inode:[eventfd]"`. Only in a
+/// process of its own are they all the test's, and there too the runtime opens and closes some of other kinds.
 func openDescriptorCount(of kind: String) -> Int {
     entries(of: "/proc/self/fd").count { number in
         var target = [UInt8](repeating: 0, count: 128)
@@ -349,17 +349,24 @@ final class DescriptorShortage: Sendable {
         var limit = rlimit()
         try check(getrlimit(descriptorLimit, &limit), "getrlimit")
         before = limit
-        var fillers = [try check(open("/dev/null", O_RDONLY | O_CLOEXEC), "open")]
+        let filler = try check(open("/dev/null", O_RDONLY | O_CLOEXEC), "open")
         // Room for those in use, whatever their numbers, and for some to be given up.
-        limit.rlim_cur = rlim_t(max(fillers[0] + 1, 256))
+        limit.rlim_cur = rlim_t(max(filler + 1, 256))
         try check(setrlimit(descriptorLimit, &limit), "setrlimit")
-        while true {
-            let filler = fcntl(fillers[0], F_DUPFD_CLOEXEC, 0)
-            if filler < 0 { break }
-            fillers.append(filler)
+        fillers = Mutex([filler])
+        refill(leaving: count)
+    }
+
+    /// Leaves this many, now that others may have closed some.
+    func refill(leaving count: Int) {
+        fillers.withLock { fillers in
+            while true {
+                let filler = fcntl(fillers[0], F_DUPFD_CLOEXEC, 0)
+                if filler < 0 { break }
+                fillers.append(filler)
+            }
+            for _ in 0..<count { _ = posixClose(fillers.removeLast()) }
         }
-        for _ in 0..<count { _ = posixClose(fillers.removeLast()) }
-        self.fillers = Mutex(fillers)
     }
 
     /// Leaves one more.

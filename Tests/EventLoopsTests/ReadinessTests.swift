@@ -204,7 +204,7 @@ struct ReadinessTests {
         }
     }
 
-    /// The wait must end with the event or with the cancel, exactly once; the next one is not disturbed by what is left.
+    /// The wait must end with the event or with the cancel, exactly once; what is left does not disturb the next one.
     @Test("W2 an event and a cancel in the same pass", arguments: LoopKind.available)
     func cancelRace(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in

@@ -167,6 +167,7 @@ struct lc_loop {
 };
 
 /* loop.c */
+uint64_t lc__thread_serial(void);
 void lc__ready_push(lc_loop *loop, lc_node *node, lc_kind kind);
 lc__fd *lc__fd_entry(lc_loop *loop, int fd); /* NULL: out of memory */
 void *lc__slab_make(lc_loop *loop, size_t size, size_t count);

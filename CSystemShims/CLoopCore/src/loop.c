@@ -29,6 +29,15 @@ uint32_t lc_fork_generation(void) {
 }
 
 lc_loop *lc_loop_current(void) { return lc__current; }
+/* Unlike a thread id, never given out again. */
+uint64_t lc__thread_serial(void) {
+    static _Atomic(uint64_t) last;
+    static _Thread_local uint64_t serial;
+    if (!serial)
+        serial = atomic_fetch_add(&last, 1) + 1;
+    return serial;
+}
+
 int64_t lc_thread_id(void) { return syscall(SYS_gettid); }
 bool lc_is_main_thread(void) { return lc_thread_id() == getpid(); }
 bool lc_loop_is_forked(const lc_loop *loop) { return loop->fork_generation != lc_fork_generation(); }

@@ -29,7 +29,7 @@ enum { LC__NO_SLOT = 0xffffffff, LC__NOT_REGISTERED = 0xffffffff, LC__BUFFER_GRO
 
 struct lc__proactor {
     struct io_uring ring;
-    int64_t thread; /* the one that enabled the ring; 0: none yet */
+    uint64_t thread; /* the one that enabled the ring; 0: none yet */
     uint32_t features;
     uint32_t registered; /* the ring's index among the thread's registered ones; LC__NOT_REGISTERED */
     bool wake_armed;
@@ -162,7 +162,7 @@ static void lc__ring_register(struct lc__proactor *proactor) {
 }
 
 static void lc__ring_unregister(struct lc__proactor *proactor) {
-    if (proactor->registered != LC__NOT_REGISTERED && proactor->thread == lc_thread_id()) {
+    if (proactor->registered != LC__NOT_REGISTERED && proactor->thread == lc__thread_serial()) {
         struct io_uring_rsrc_update update = {.offset = proactor->registered};
         io_uring_register((unsigned)proactor->ring.ring_fd, IORING_UNREGISTER_RING_FDS, &update, 1);
     }
@@ -214,7 +214,7 @@ void lc__proactor_destroy(lc_loop *loop) {
 uint32_t lc__proactor_features(const lc_loop *loop) { return loop->proactor ? loop->proactor->features : 0; }
 
 bool lc__proactor_owned_here(const lc_loop *loop) {
-    return loop->proactor->thread == 0 || loop->proactor->thread == lc_thread_id();
+    return loop->proactor->thread == 0 || loop->proactor->thread == lc__thread_serial();
 }
 
 /* Gives every buffer that nobody leases to the kernel. */
@@ -238,7 +238,7 @@ static void lc__buffers_fill(lc_loop *loop) {
  * loop. A loop that moves to another thread gets a new ring, if the old one has nothing in the kernel. */
 int lc__proactor_bind(lc_loop *loop) {
     struct lc__proactor *proactor = loop->proactor;
-    int64_t here = lc_thread_id();
+    uint64_t here = lc__thread_serial();
     if (proactor->thread == here)
         return 0;
     if (proactor->thread) {

@@ -96,8 +96,9 @@ static struct ev_loop *lc__selector_open(unsigned backend) {
     return ev_loop_new(backend | EVFLAG_NOENV | EVFLAG_NOSIGMASK);
 }
 
-/* Being compiled in is not being there: each candidate counts only once a loop could be made with it. libev's
- * backends on other completion interfaces are experimental and left alone. */
+/* Being compiled in is not being there: each candidate counts only once a loop could be made with it. Want of
+ * descriptors or memory says nothing about a candidate, and must be seen. libev's backends on other completion
+ * interfaces are experimental and left alone. */
 static struct ev_loop *lc__selector_open_best(uint32_t wanted) {
     if (wanted != LC_SELECTOR_BEST)
         return lc__selector_open(lc__selector_flag(wanted));
@@ -105,8 +106,9 @@ static struct ev_loop *lc__selector_open_best(uint32_t wanted) {
     for (size_t index = 0; index < sizeof order / sizeof *order; index++) {
         if (!(ev_supported_backends() & order[index]))
             continue;
+        errno = 0;
         struct ev_loop *ev = lc__selector_open(order[index]);
-        if (ev)
+        if (ev || lc__error_is_exhaustion(-errno))
             return ev;
     }
     return NULL;
