@@ -207,9 +207,9 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
         guard core.isOnLoop else { return abort() }
         stopDelivery()
         if lc_stream_close(stream, false, false) == 0 { return }
-        if await waitForClose({ lc_stream_wait_closed(stream, $0) }) == -EBUSY {
+        if await waitUncancelled({ lc_stream_wait_closed(stream, $0) }) == -EBUSY {
             // Somebody else waits for the close already, and passes the word on.
-            _ = await waitForClose {
+            _ = await waitUncancelled {
                 closers.append(Waiter(word: $0))
                 return 0
             }

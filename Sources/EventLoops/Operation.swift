@@ -51,31 +51,22 @@ extension WaitingPlace {
     @inline(__always)
     final nonisolated(nonsending) func waitToReceive(_ start: (UInt64) -> Int32) async -> Int32 {
         let record = lc_set_cancel_receive(Unmanaged.passUnretained(self).toOpaque())
-        var result: Int32 = 0
-        await withUnsafeContinuation { (continuation: UnsafeContinuation<Void, Never>) in
-            result = start(Waiter(continuation).word)
-            if result < 0 { continuation.resume() }
-        }
-        lc_unset_cancel(record)
-        return result
+        defer { lc_unset_cancel(record) }
+        return await waitUncancelled(start)
     }
 
     /// The same for the sending side: a cancel calls ``cancelSend()``.
     @inline(__always)
     final nonisolated(nonsending) func waitToSend(_ start: (UInt64) -> Int32) async -> Int32 {
         let record = lc_set_cancel_send(Unmanaged.passUnretained(self).toOpaque())
-        var result: Int32 = 0
-        await withUnsafeContinuation { (continuation: UnsafeContinuation<Void, Never>) in
-            result = start(Waiter(continuation).word)
-            if result < 0 { continuation.resume() }
-        }
-        lc_unset_cancel(record)
-        return result
+        defer { lc_unset_cancel(record) }
+        return await waitUncancelled(start)
     }
 }
 
-/// Suspends the task until the word given to `start` is delivered; no cancel shortens that.
-nonisolated(nonsending) func waitForClose(_ start: (UInt64) -> Int32) async -> Int32 {
+/// Suspends the task until the word given to `start` is delivered, or `start` returns an error; no cancel shortens it.
+@inline(__always)
+nonisolated(nonsending) func waitUncancelled(_ start: (UInt64) -> Int32) async -> Int32 {
     var result: Int32 = 0
     await withUnsafeContinuation { (continuation: UnsafeContinuation<Void, Never>) in
         result = start(Waiter(continuation).word)
