@@ -62,7 +62,34 @@ struct PolicyProcessTests {
         }
     }
 
-    @Test("S13, S2, S3, S30 a policy is three functions, to which the shortcuts forward", arguments: LoopKind.available)
+    /// asyncio's policies once watched children. Ours have no such part: whatever loop runs, a child's status stays
+    /// where it is until its parent asks.
+    @Test("S30 no policy watches children: a status is the parent's to take", arguments: LoopKind.available)
+    func childrenAreLeftToTheirParent(_ kind: LoopKind) async {
+        await #expect(processExitsWith: .success) { [kind = kind.rawValue as String] in
+            try await onThread {
+                let kind = try #require(LoopKind(rawValue: kind))
+                LoopPolicies.set(MinimalPolicy(kind: kind))
+                var child: pid_t = 0
+                let words = ["sh", "-c", "exit 7"]
+                var arguments: [UnsafeMutablePointer<CChar>?] = words.map { (word: String) in strdup(word) }
+                arguments.append(nil)
+                defer { arguments.forEach { free($0) } }
+                try #require(posix_spawn(&child, "/bin/sh", nil, nil, &arguments, environ) == 0)
+                // The child has ended, and is not yet waited for, once this says so.
+                try Loops.run { [child] _ in
+                    var ended = siginfo_t()
+                    #expect(waitid(P_PID, id_t(child), &ended, WEXITED | WNOWAIT) == 0)
+                    await Task.yield()
+                }
+                var status: Int32 = 0
+                #expect(waitpid(child, &status, 0) == child)
+                #expect(status >> 8 == 7)
+            }
+        }
+    }
+
+    @Test("S13 a policy is three functions, to which the shortcuts forward", arguments: LoopKind.available)
     func shortcutsForward(_ kind: LoopKind) async {
         await #expect(processExitsWith: .success) { [kind = kind.rawValue as String] in
             try await onThread {
