@@ -43,12 +43,13 @@ struct ConnectingTests {
 
     @Test("K4 a connection that is refused: the error names the address", arguments: LoopKind.available)
     func refused(kind: LoopKind) async throws {
+        let host = ownHost(kind)
         try await onLoop(kind) { loop in
-            let port = try Listener(on: loop, port: 0).address.port
-            let refused = LoopError.io(IOError(errno: ECONNREFUSED, operation: "connect to 127.0.0.1:\(port)"))
+            let port = try Listener(on: loop, address: host, port: 0).address.port
+            let refused = LoopError.io(IOError(errno: ECONNREFUSED, operation: "connect to \(host):\(port)"))
             for _ in 0..<5 {
                 await #expect(throws: refused) {
-                    _ = try await Connection.connect(to: "127.0.0.1", port: port, on: loop)
+                    _ = try await Connection.connect(to: host, port: port, on: loop)
                 }
             }
             try await until("nothing is left", on: loop) { loop.statistics.connections == 0 }

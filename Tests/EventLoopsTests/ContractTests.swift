@@ -481,16 +481,19 @@ struct ContractTests {
     @Test(
         "Z12 a listener's port is free once it is closed, also with an accept in flight", arguments: LoopKind.available)
     func portIsFree(kind: LoopKind) async throws {
+        let host = ownHost(kind)
         try await onLoop(kind) { loop in
             var port: UInt16 = 0
             for _ in 0..<10 {
-                let listener = try Listener(on: loop, port: port)
+                let listener = try Listener(on: loop, address: host, port: port)
                 port = listener.address.port
                 let accept = loop.spawn { _ = try await listener.accept() }
                 try await until("it waits", on: loop) { loop.waitingOperations == 1 }
                 listener.close()
                 await #expect(throws: LoopError.connectionClosed(operation: "accept")) { try await accept.value }
-                #expect(throws: IOError(errno: ECONNREFUSED, operation: "peer: connect")) { _ = try Peer(to: port) }
+                #expect(throws: IOError(errno: ECONNREFUSED, operation: "peer: connect")) {
+                    _ = try Peer(to: port, at: host)
+                }
                 try await until("the accept has ended", on: loop) { loop.waitingOperations == 0 }
             }
         }

@@ -104,13 +104,14 @@ struct ListenerTests {
 
     @Test("V7 close refuses new connections at once and leaves the accepted ones", arguments: LoopKind.available)
     func closeKeepsConnections(kind: LoopKind) async throws {
+        let host = ownHost(kind)
         try await onLoop(kind) { loop in
-            let listener = try Listener(on: loop, port: 0)
-            let peer = try Peer(to: listener.address.port)
+            let listener = try Listener(on: loop, address: host, port: 0)
+            let peer = try Peer(to: listener.address.port, at: host)
             let connection = try await listener.accept()
             listener.close()
             #expect(throws: IOError(errno: ECONNREFUSED, operation: "peer: connect")) {
-                _ = try Peer(to: listener.address.port)
+                _ = try Peer(to: listener.address.port, at: host)
             }
             try peer.send([1, 2, 3])
             #expect(try await connection.read(atLeast: 3) == [1, 2, 3])
@@ -136,9 +137,12 @@ struct ListenerTests {
 
     @Test("V7 a listener that is dropped is closed", arguments: LoopKind.available)
     func dropped(kind: LoopKind) async throws {
+        let host = ownHost(kind)
         try await onLoop(kind) { loop in
-            let port = try Listener(on: loop, port: 0).address.port
-            #expect(throws: IOError(errno: ECONNREFUSED, operation: "peer: connect")) { _ = try Peer(to: port) }
+            let port = try Listener(on: loop, address: host, port: 0).address.port
+            #expect(throws: IOError(errno: ECONNREFUSED, operation: "peer: connect")) {
+                _ = try Peer(to: port, at: host)
+            }
         }
     }
 
@@ -207,8 +211,9 @@ struct ListenerTests {
 
     @Test("V7 a listener with a closure: each connection once, then silence", arguments: LoopKind.available)
     func closure(kind: LoopKind) async throws {
+        let host = ownHost(kind)
         try await onLoop(kind) { loop in
-            let listener = try Listener(on: loop, port: 0)
+            let listener = try Listener(on: loop, address: host, port: 0)
             let thread = threadID()
             let accepted = Log<Connection>()
             try listener.start { connection in
@@ -217,14 +222,14 @@ struct ListenerTests {
                 if accepted.all.count == 50 { listener.close() }
             }
             await #expect(throws: LoopError.busy(operation: "accept")) { _ = try await listener.accept() }
-            let peers = try (0..<50).map { _ in try Peer(to: listener.address.port) }
+            let peers = try (0..<50).map { _ in try Peer(to: listener.address.port, at: host) }
             try await until("all are accepted", on: loop) { accepted.all.count == 50 }
             #expect(Set(accepted.all.map(\.descriptor)).count == 50)
             // Each answers to one of the peers.
             for connection in accepted.all { try await connection.write([1]); await connection.close() }
             for peer in peers { #expect(try peer.receiveToEnd() == [1]) }
             #expect(throws: IOError(errno: ECONNREFUSED, operation: "peer: connect")) {
-                _ = try Peer(to: listener.address.port)
+                _ = try Peer(to: listener.address.port, at: host)
             }
         }
     }
@@ -265,12 +270,13 @@ struct ListenerTests {
 
     @Test("E8 a loop that closes ends accepts and lets go of started listeners", arguments: LoopKind.available)
     func loopCloses(kind: LoopKind) async throws {
+        let host = ownHost(kind)
         final class Witness: Sendable {}
         weak var weakWitness: Witness?
         let (accept, port) = try await onThread {
             let loop = try kind.makeLoop()
-            let waiting = try Listener(on: loop, port: 0)
-            let started = try Listener(on: loop, port: 0)
+            let waiting = try Listener(on: loop, address: host, port: 0)
+            let started = try Listener(on: loop, address: host, port: 0)
             let witness = Witness()
             weakWitness = witness
             try started.start { [witness] _ in withExtendedLifetime(witness) {} }
@@ -282,7 +288,7 @@ struct ListenerTests {
         }
         await #expect(throws: LoopError.connectionClosed(operation: "accept")) { try await accept.value }
         #expect(weakWitness == nil)
-        #expect(throws: IOError(errno: ECONNREFUSED, operation: "peer: connect")) { _ = try Peer(to: port) }
+        #expect(throws: IOError(errno: ECONNREFUSED, operation: "peer: connect")) { _ = try Peer(to: port, at: host) }
     }
 
     @Test("X7 accepting belongs on the loop's thread", arguments: LoopKind.available)

@@ -44,6 +44,11 @@ func watch(_ loop: any Loop) throws {
     }
 }
 
+/// A loopback address for one test alone: a port that is closed there stays closed, whatever other tests listen to.
+func ownHost(_ kind: LoopKind, line: Int = #line) -> String {
+    "127.\(kind == .selector ? 1 : 2).\(line / 250).\(line % 250 + 1)"
+}
+
 struct Impatience: Error, CustomStringConvertible {
     let description: String
 }
@@ -104,13 +109,14 @@ final class Peer: Sendable {
     }
 
     /// Connects to a port of this machine, which the kernel does also for a listener that does not accept yet.
-    convenience init(to port: UInt16, receiveBuffer: Int32? = nil) throws {
+    convenience init(to port: UInt16, at host: String = "127.0.0.1", receiveBuffer: Int32? = nil) throws {
         let descriptor = try check(socket(AF_INET, streamType | closeOnExec, 0), "socket")
         self.init(descriptor: descriptor)
         if var receiveBuffer {
             setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &receiveBuffer, socklen_t(MemoryLayout<Int32>.size))
         }
         var address = loopback(port)
+        inet_pton(AF_INET, host, &address.sin_addr)
         try check(
             withUnsafePointer(to: &address) {
                 $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {

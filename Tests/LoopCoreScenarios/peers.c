@@ -44,7 +44,7 @@ int pair_unix(scenario *s, int fds[2]) {
 
 int listen_anywhere(scenario *s, int backlog, int *fd, lc_address *address) {
     lc_address wanted;
-    CHECK_EQ(lc_address_parse("127.0.0.1", 0, &wanted), 0);
+    CHECK_EQ(lc_address_parse("127.9.0.1", 0, &wanted), 0);
     CHECK_EQ(lc_socket_listen(&wanted, backlog, false, fd), 0);
     CHECK_EQ(lc_address_local(*fd, address), 0);
     return 0;
