@@ -27,7 +27,7 @@ public struct LoopUnavailability: Error, Sendable, Hashable, CustomStringConvert
 
     /// What an errno of ring set-up means. Asks nothing but the sysctl.
     public init(errno: Int32) {
-        self.errno = errno < 0 ? -errno : errno
+        self.errno = Int32(clamping: errno.magnitude)  // `.min` has no positive twin
         var advice = ""
         cause = text(capacity: LC_PROBE_TEXT) { cause in
             advice = text(capacity: LC_PROBE_TEXT) { lc_probe_explain(errno, cause, $0) }

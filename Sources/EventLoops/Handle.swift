@@ -11,7 +11,7 @@ public struct Handle: Sendable {
     let id: lc_call_id
 
     /// Makes sure that the callback does not run, and frees it and what it captured, at once. Calling it again, or
-    /// after the callback has run, does nothing. On the loop's thread; O(log n) for a timer.
+    /// after the callback has run, does nothing. On the loop's thread, or it traps; O(log n) for a timer.
     public func cancel() { core.cancel(self) }
 
     /// Whether the callback is still to run. On the loop's thread.

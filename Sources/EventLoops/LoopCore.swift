@@ -236,6 +236,9 @@ public final class LoopCore: @unchecked Sendable {
     }
 
     func cancel(_ handle: Handle) {
+        precondition(
+            isOnLoop || !lc_loop_is_running(loop),
+            "Cancel a handle on its loop's thread, or with callSoonThreadsafe(_:).")
         var word: UInt64 = 0
         if lc_call_cancel(loop, handle.id, &word) == 1 { forget(Int(handle.id.slot)) }
     }

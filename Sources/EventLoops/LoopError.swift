@@ -19,7 +19,7 @@ public struct IOError: Error, Sendable, Hashable, CustomStringConvertible {
 
     /// - Parameter errno: An `errno` value, positive or negated.
     public init(errno: Int32, operation: String) {
-        self.errno = errno < 0 ? -errno : errno
+        self.errno = Int32(clamping: errno.magnitude)  // `.min` has no positive twin
         self.operation = operation
     }
 

@@ -16,6 +16,9 @@ public struct LoopInstant: InstantProtocol, Sendable, Hashable, Comparable {
 
     /// Stops at either end of time rather than trap.
     public func advanced(by duration: Duration) -> LoopInstant {
+        // A duration can hold more seconds than fit its components, which trap then.
+        if duration >= .seconds(Int64.max) { return LoopInstant(nanoseconds: .max) }
+        if duration <= .seconds(Int64.min) { return LoopInstant(nanoseconds: 0) }
         let (seconds, attoseconds) = duration.components
         // Rounded up, so that a timer never fires before its time.
         let (whole, rest) = attoseconds.quotientAndRemainder(dividingBy: 1_000_000_000)

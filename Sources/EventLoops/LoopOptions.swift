@@ -4,9 +4,10 @@
 
 import CLoopCore
 
-/// Sizes of a loop's queues and buffers. Zero means the default.
+/// Sizes of a loop's queues and buffers. Zero means the default. More entries or buffers than the kernel has room for
+/// mean as many as it has; more memory than there is makes the loop's initialiser throw.
 public struct LoopOptions: Sendable, Hashable {
-    /// Receive buffers of the loop; rounded up to a power of two.
+    /// Receive buffers of the loop; rounded up to a power of two, at most 32768.
     public var bufferCount: UInt32 = 0
     /// Bytes per receive buffer: the most that one read returns.
     public var bufferSize: UInt32 = 0
@@ -14,9 +15,9 @@ public struct LoopOptions: Sendable, Hashable {
     public var eventsPerPass: UInt32 = 0
     /// Connections accepted ahead of whoever accepts them.
     public var acceptBatch: UInt32 = 0
-    /// Entries of the submission queue. ``ProactorLoop`` alone.
+    /// Entries of the submission queue, at most 32768. ``ProactorLoop`` alone.
     public var submissionEntries: UInt32 = 0
-    /// Entries of the completion queue. ``ProactorLoop`` alone.
+    /// Entries of the completion queue, at most 65536. ``ProactorLoop`` alone.
     public var completionEntries: UInt32 = 0
     /// Features not to use although the kernel has them. ``ProactorLoop`` alone.
     public var withoutFeatures: ProactorFeatures = []

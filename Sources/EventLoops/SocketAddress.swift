@@ -19,7 +19,8 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
     /// - Throws: `.invalidAddress` for anything but a literal address: names are not looked up.
     public init(_ host: String, _ port: UInt16) throws(LoopError) {
         var address = lc_address()
-        guard lc_address_parse(host, port, &address) == 0 else { throw .invalidAddress(host) }
+        // C reads only as far as a zero byte.
+        guard !host.utf8.contains(0), lc_address_parse(host, port, &address) == 0 else { throw .invalidAddress(host) }
         self.host = host
         self.port = port
     }

@@ -37,9 +37,9 @@ enum {
 typedef struct lc_options {
     uint32_t backend;          /* lc_backend */
     uint32_t selector;         /* lc_selector; readiness backend only */
-    uint32_t submission_count; /* SQ entries; 0: default */
-    uint32_t completion_count; /* CQ entries; 0: default */
-    uint32_t buffer_count;     /* leases in the receive group, a power of two; 0: default */
+    uint32_t submission_count; /* SQ entries, rounded up to a power of two, at most 32768; 0: default */
+    uint32_t completion_count; /* CQ entries, likewise, at most 65536; 0: default */
+    uint32_t buffer_count;     /* leases in the receive group, likewise, at most 32768; 0: default */
     uint32_t buffer_size;      /* bytes per lease; 0: default */
     uint32_t reap_batch_max;   /* completions or events taken per tick; 0: default */
     uint32_t accept_batch_max; /* connections held for a listener nobody accepts from; 0: default */
@@ -70,7 +70,8 @@ typedef struct lc_stats {
 
 /* ---- life ---- */
 
-/* Makes a loop. Thread: any. Errors: of the backend's set-up, for example -EPERM or -ENOSYS where io_uring is refused. */
+/* Makes a loop. Thread: any. -EINVAL: no such backend or selector. -ENOMEM: no memory for what was asked for. Else the
+ * errors of the backend's set-up, for example -EPERM or -ENOSYS where io_uring is refused. */
 int lc_loop_create(const lc_options *options, lc_loop **out);
 /* Closes what is open and frees the memory. Thread: the last owner's. */
 void lc_loop_free(lc_loop *loop);
@@ -78,8 +79,9 @@ void lc_loop_free(lc_loop *loop);
 int lc_loop_close(lc_loop *loop);
 bool lc_loop_is_closed(const lc_loop *loop);
 
-/* Binds the loop to this thread for one run. -EBADF: closed. -EALREADY: it runs already. -EDEADLK: another loop runs on
- * this thread. -EXDEV: its ring belongs to another thread and still has work in the kernel. -EOWNERDEAD: forked. */
+/* Binds the loop to this thread for one run. -EBADF: closed. -EALREADY: it runs already, here or on another
+ * thread. -EDEADLK: another loop runs on this thread. -EXDEV: its ring belongs to another thread and still has work in
+ * the kernel. -EOWNERDEAD: forked. */
 int lc_loop_enter(lc_loop *loop);
 void lc_loop_leave(lc_loop *loop);
 

@@ -68,6 +68,7 @@ enum {
     LC_FLAG_CANCEL_LISTED = 1u << 1, /* the kernel has not been asked yet */
     LC_FLAG_MULTISHOT = 1u << 2,     /* one ask, many answers */
     LC_FLAG_OWN_BUFFER = 1u << 3,    /* a receive that brought its buffer, in `address` */
+    LC_FLAG_ONE_ANSWER = 1u << 4,    /* a receive that waited for a buffer, and gets one */
 };
 
 /* One I/O. Owned by its stream, listener or waiter; lent to the loop from submit until the last completion. While lent
@@ -81,11 +82,11 @@ typedef struct lc_op {
     uint8_t opcode;            /* owner: lc_opcode */
     uint8_t state;             /* loop: lc_state */
     uint8_t flags;             /* loop: LC_FLAG_* */
-    uint8_t reserved;
-    uint32_t slot;       /* loop: index in the slot table while IN_KERNEL */
-    const void *address; /* CONNECT: socket address; owner keeps it until DONE */
-    uint32_t length;     /* CONNECT: its length */
-    uint32_t in_flight;  /* SEND: how many queued buffers the kernel holds */
+    uint8_t answers;           /* loop: a multishot RECEIVE: since the socket was last found empty */
+    uint32_t slot;             /* loop: index in the slot table while IN_KERNEL */
+    const void *address;       /* CONNECT: socket address; owner keeps it until DONE */
+    uint32_t length;           /* CONNECT: its length */
+    uint32_t in_flight;        /* SEND: how many queued buffers the kernel holds */
 } lc_op;
 
 static_assert(sizeof(lc_op) == 64, "one cache line per operation");

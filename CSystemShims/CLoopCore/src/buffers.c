@@ -13,7 +13,7 @@
 
 static uint32_t lc__power_of_two(uint32_t value) {
     uint32_t power = 1;
-    while (power < value && power < 32768)
+    while (power < value && power < LC__BUFFER_COUNT_MAX)
         power *= 2;
     return power;
 }
@@ -25,6 +25,8 @@ int lc__shared_create(const lc_options *options, lc_loop *loop, struct lc_shared
                                            : LC__POOL_BUFFER_COUNT;
     uint32_t size = options->buffer_size ? options->buffer_size : ring ? LC__RING_BUFFER_SIZE : LC__POOL_BUFFER_SIZE;
     count = lc__power_of_two(count);
+    if (size > PTRDIFF_MAX / count)
+        return -ENOMEM;
     struct lc_shared *shared = calloc(1, sizeof *shared);
     if (!shared)
         return -ENOMEM;
@@ -110,8 +112,10 @@ lc_buffer *lc__buffer_heap(lc_loop *loop, size_t capacity) {
 lc_buffer *lc__buffer_lease(lc_loop *loop) {
     struct lc_shared *shared = loop->shared;
     if (lc__group_is_low(shared)) {
-        loop->stats.copied_out++;
-        return lc__buffer_heap(loop, LC__SEND_BUFFER_SIZE);
+        lc_buffer *copy = lc__buffer_heap(loop, LC__SEND_BUFFER_SIZE);
+        loop->stats.copied_out += copy != NULL;
+        if (copy || !shared->held)
+            return copy; /* without memory, what is left of the group is better than nothing */
     }
     lc_buffer *buffer = lc__container_of(lc__queue_pop(&shared->free_pool), lc_buffer, node);
     buffer->lent = 1;

@@ -122,10 +122,12 @@ bool lc__call_leave(lc_loop *loop, lc_call *call) {
 }
 
 bool lc_loop_next_deadline(const lc_loop *loop, uint64_t *deadline_ns) {
-    if (!loop->timers.count)
-        return false;
-    *deadline_ns = loop->timers.entries[0].deadline_ns;
-    return true;
+    *deadline_ns = loop->timers.count ? loop->timers.entries[0].deadline_ns : UINT64_MAX;
+    if (loop->listeners_untimed) {
+        uint64_t retry_ns = lc__listener_untimed_ns(loop);
+        *deadline_ns = retry_ns < *deadline_ns ? retry_ns : *deadline_ns;
+    }
+    return loop->timers.count || loop->listeners_untimed;
 }
 
 static void lc__timer_ready(lc_loop *loop) {
@@ -144,6 +146,8 @@ static void lc__timer_ready(lc_loop *loop) {
 /* Phase 6: due timers join the ready list in deadline order, those of equal deadline in the order they were set. The
  * clock is read after the wait, so nothing fires early. */
 void lc__timers_expire(lc_loop *loop) {
+    if (loop->listeners_untimed)
+        lc__listener_expire_untimed(loop);
     if (!loop->timers.count)
         return;
     uint64_t now = lc_now_ns();

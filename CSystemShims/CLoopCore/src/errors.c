@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* errors.c: one classification of errno, and the names of the codes. */
+#include <limits.h>
 #include "internal.h"
 
 bool lc__error_is_retry(int error) { return error == -EINTR || error == -EAGAIN; }
@@ -29,9 +30,10 @@ bool lc__error_is_aborted_peer(int error) {
 
 const char *lc_errno_name(int error) {
     static _Thread_local char unknown[24];
-    const char *name = strerrorname_np(error < 0 ? -error : error);
+    unsigned code = error < 0 ? 0 - (unsigned)error : (unsigned)error; /* INT_MIN has no positive twin */
+    const char *name = code <= INT_MAX ? strerrorname_np((int)code) : NULL;
     if (name)
         return name;
-    snprintf(unknown, sizeof unknown, "errno %d", error < 0 ? -error : error);
+    snprintf(unknown, sizeof unknown, "errno %u", code);
     return unknown;
 }

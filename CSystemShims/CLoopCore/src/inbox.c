@@ -2,7 +2,9 @@
 /* inbox.c: the door for other threads: a list anyone may push to, and a wake for a loop that sleeps.
  *
  * Owns the list, the asleep flag and the eventfd. What a node means is loop.c's business. Any thread pushes; only the
- * loop's thread takes. Most pushes cost no system call: only the one that finds the loop asleep writes. */
+ * loop's thread takes. Most pushes cost no system call: only the one that finds the loop asleep writes.
+ *
+ * Model-checked: model/inbox.pml, `make model`. */
 #include <sys/eventfd.h>
 #include <unistd.h>
 #include "internal.h"

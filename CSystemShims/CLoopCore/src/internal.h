@@ -26,7 +26,7 @@ struct lc_shared {
     _Atomic(uint32_t) asleep;    /* loop: about to block; a producer that clears it owes one eventfd write */
     _Atomic(uint32_t) stop;      /* any thread: run should end */
     int eventfd;                 /* closed with the memory, so no late writer meets a stranger's descriptor */
-    _Atomic(int64_t) references; /* the loop, each lease held after it closed, each return under way elsewhere */
+    _Atomic(int64_t) references; /* the loop, each lease held after it closed, each return or job under way elsewhere */
     lc_loop *loop;               /* compared by returning threads, never followed */
     /* The group: */
     uint8_t *memory;
@@ -90,8 +90,10 @@ struct lc_stream {
     lc_stream *next_all, **link_all;
     int32_t connect_result;
     bool closed : 1;
-    bool released : 1; /* the owner let go */
-    bool local : 1;    /* a Unix socket */
+    bool released : 1;  /* the owner let go */
+    bool local : 1;     /* a Unix socket */
+    bool cut_short : 1; /* proactor: the kernel gave a send up before its end */
+    bool told : 1;      /* take has told of the end, or of the error */
 };
 
 static_assert(offsetof(struct lc_stream, send) == 128, "a read touches two lines of a stream");
@@ -106,6 +108,7 @@ struct lc_listener {
     lc_listener *next_all, **link_all;
     lc_listener *next_closing;
     lc_call_id retry;
+    uint64_t retry_ns; /* when to try again, if no timer could be had for it; 0 otherwise */
     uint64_t budget_tick;
     uint32_t budget;
     uint32_t backoff_ms;
@@ -121,6 +124,7 @@ struct lc_listener {
     bool closing : 1;
     bool closed : 1;
     bool released : 1;
+    bool local : 1; /* of Unix sockets */
 };
 
 /* ---- the loop ---- */
@@ -136,8 +140,8 @@ struct lc_loop {
     lc__queue batch; /* runs in this pass */
     lc_node *woken;  /* the job enqueued between begin_resume and end_resume */
     bool resuming;
-    bool running;
-    _Atomic(bool) closed; /* true before the inbox refuses: who is refused finds it so */
+    _Atomic(bool) running; /* whoever makes it true is inside */
+    _Atomic(bool) closed;  /* true before the inbox refuses: who is refused finds it so */
     uint8_t backend;
     uint32_t fork_generation;
     lc_op *queued_head, *queued_tail;
@@ -149,6 +153,7 @@ struct lc_loop {
     lc_stream *all_streams;
     lc_listener *all_listeners;
     uint32_t listeners_backing_off;
+    uint32_t listeners_untimed; /* of those, the ones without a timer */
     struct lc_shared *shared;
     lc__selector *selector;
     lc__proactor *proactor;
@@ -176,9 +181,11 @@ bool lc__listener_node_dropped(lc_listener *listener);
 
 /* op.c */
 void lc__op_submit(lc_loop *loop, lc_op *op);
+void lc__op_submit_receive(lc_loop *loop, lc_op *op);
 void lc__op_completed(lc_loop *loop, lc_op *op, int result, bool more, lc_buffer *buffer);
 void lc__op_ended(lc_loop *loop, lc_op *op);
 void lc__op_ask_cancel(lc_loop *loop, lc_op *op);
+void lc__op_ask_cancel_again(lc_loop *loop, lc_op *op);
 void lc__op_starve(lc_loop *loop, lc_op *op);
 void lc__op_feed_starved(lc_loop *loop);
 void lc__op_cancel_listed(lc_loop *loop);
@@ -197,6 +204,7 @@ void lc__stream_received(lc_stream *stream, int result, bool more, lc_buffer *bu
 void lc__stream_sent(lc_stream *stream, int result);
 void lc__stream_connected(lc_stream *stream, int result);
 void lc__stream_broke(lc_stream *stream, int error);
+int lc__stream_end(const lc_stream *stream); /* 0, or the error that an end stands for */
 void lc__stream_maybe_finish(lc_stream *stream);
 void lc__stream_maybe_close(lc_stream *stream);
 void lc__stream_closed_ready(lc_stream *stream);
@@ -208,6 +216,8 @@ uint32_t lc__stream_gather(lc_stream *stream, void *vectors, uint32_t max, size_
 void lc__listener_accepted(lc_listener *listener, int result, bool more);
 void lc__listener_event(lc_listener *listener);
 void lc__listener_retry(lc_listener *listener);
+uint64_t lc__listener_untimed_ns(const lc_loop *loop); /* the earliest retry that has no timer */
+void lc__listener_expire_untimed(lc_loop *loop);
 void lc__listener_descriptor_freed(lc_loop *loop);
 void lc__listener_maybe_close(lc_listener *listener);
 void lc__listener_close_finished(lc_loop *loop);
@@ -240,7 +250,7 @@ void lc__selector_start(lc_loop *loop, lc_op *op);
 void lc__selector_disarm(lc_loop *loop, lc_op *op);
 void lc__selector_forget(lc_loop *loop, int fd);
 void lc__selector_send(lc_stream *stream);
-bool lc__selector_send_now(lc_stream *stream, lc_buffer *buffer); /* true: all of it is out */
+bool lc__selector_send_now(lc_stream *stream, lc_buffer *buffer); /* true: all of it is out, or can never be */
 int lc__selector_receive(lc_stream *stream, lc_buffer **out);
 int lc__selector_enter(lc_loop *loop, bool wait);
 void lc__selector_reap(lc_loop *loop);
@@ -254,6 +264,7 @@ uint32_t lc__proactor_features(const lc_loop *loop);
 bool lc__proactor_start(lc_loop *loop, lc_op *op);  /* false: the SQ is full */
 bool lc__proactor_send(lc_stream *stream);          /* false: the SQ is full */
 bool lc__proactor_cancel(lc_loop *loop, lc_op *op); /* false: the SQ is full */
+bool lc__proactor_is_behind(const lc_loop *loop);   /* completions are left from the last pass */
 void lc__proactor_buffer_back(lc_loop *loop, lc_buffer *buffer);
 int lc__proactor_enter(lc_loop *loop, int64_t timeout_ns); /* < 0: no limit */
 void lc__proactor_reap(lc_loop *loop);

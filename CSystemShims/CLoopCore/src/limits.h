@@ -8,6 +8,8 @@ enum {
     LC__SUBMISSION_COUNT = 512,
     /* Completions: room for several ticks of multishot answers before the kernel has to keep them in a list. */
     LC__COMPLETION_COUNT = 4096,
+    /* Buffers in a group: the largest power of two that the kernel's 16-bit numbers allow in a ring of buffers. */
+    LC__BUFFER_COUNT_MAX = 32768,
     /* Receive group of the proactor. The kernel walks a ring in order, so every buffer goes cold once per round: a
      * small group stays in cache and still covers what one kernel entry can complete. */
     LC__RING_BUFFER_COUNT = 128,
@@ -24,6 +26,8 @@ enum {
     LC__GATHER_ARENA = 1024,
     /* Reads of one stream per pass: past this a busy peer waits for the others. */
     LC__READS_PER_PASS = 16,
+    /* Answers of one multishot after which the kernel may lose a reset behind the bytes (K22). */
+    LC__ANSWERS_TRUSTED = 31,
     /* Received leases a stream may hold that nobody asked for, before its receive is cancelled. */
     LC__UNREAD_MAX = 8,
     /* Connections accepted for a listener that nobody accepts from, before its accept is cancelled. */

@@ -10,9 +10,10 @@
 int lc_listener_adopt(lc_loop *loop, int fd, lc_listener **out) {
     if (loop->closed)
         return -EBADF;
-    int listening = 0;
+    int listening = 0, domain;
     socklen_t size = sizeof listening;
-    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) < 0)
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) < 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0)
         return -errno;
     if (!listening)
         return -EINVAL;
@@ -32,6 +33,7 @@ int lc_listener_adopt(lc_loop *loop, int fd, lc_listener **out) {
     entry->owner = listener;
     listener->loop = loop;
     listener->fd = fd;
+    listener->local = domain == AF_UNIX;
     listener->accept = (lc_op){.fd = fd, .opcode = LC_OP_ACCEPT};
     listener->backoff_ms = LC__BACKOFF_MIN_MS;
     listener->next_all = loop->all_listeners;
@@ -101,9 +103,11 @@ static void lc__listener_back_off(lc_listener *listener, int error) {
     uint64_t deadline_ns = lc_now_ns() + (uint64_t)listener->backoff_ms * 1000000u;
     listener->backoff_ms =
         listener->backoff_ms * 2 < LC__BACKOFF_MAX_MS ? listener->backoff_ms * 2 : LC__BACKOFF_MAX_MS;
-    /* If not even a timer can be had, the next descriptor that closes ends the pause. */
-    if (lc_call_at(loop, LC_KIND_LISTENER_RETRY, deadline_ns, (uint64_t)(uintptr_t)listener, &listener->retry) < 0)
+    if (lc_call_at(loop, LC_KIND_LISTENER_RETRY, deadline_ns, (uint64_t)(uintptr_t)listener, &listener->retry) < 0) {
         listener->retry = (lc_call_id){0};
+        listener->retry_ns = deadline_ns;
+        loop->listeners_untimed++;
+    }
     if (!lc__is_proactor(loop) && listener->accept.state == LC_STATE_ARMED) {
         lc__selector_disarm(loop, &listener->accept);
         listener->accept.state = LC_STATE_IDLE;
@@ -121,12 +125,30 @@ static void lc__listener_want(lc_listener *listener) {
 static void lc__listener_end_back_off(lc_listener *listener) {
     listener->backing_off = false;
     listener->loop->listeners_backing_off--;
+    listener->loop->listeners_untimed -= listener->retry_ns != 0;
+    listener->retry_ns = 0;
 }
 
 void lc__listener_retry(lc_listener *listener) {
     lc__listener_end_back_off(listener);
     if (lc__listener_wanted(listener))
         lc__listener_want(listener);
+}
+
+/* Where memory is short, there may be none for a timer either. So rare that a walk over all will do. */
+uint64_t lc__listener_untimed_ns(const lc_loop *loop) {
+    uint64_t earliest_ns = UINT64_MAX;
+    for (const lc_listener *listener = loop->all_listeners; listener; listener = listener->next_all)
+        if (listener->retry_ns && listener->retry_ns < earliest_ns)
+            earliest_ns = listener->retry_ns;
+    return earliest_ns;
+}
+
+void lc__listener_expire_untimed(lc_loop *loop) {
+    uint64_t now_ns = lc_now_ns();
+    for (lc_listener *listener = loop->all_listeners; listener; listener = listener->next_all)
+        if (listener->retry_ns && listener->retry_ns <= now_ns)
+            lc__listener_retry(listener);
 }
 
 void lc__listener_descriptor_freed(lc_loop *loop) {
@@ -157,6 +179,7 @@ static int lc__listener_keep(lc_listener *listener, int fd) {
         close(fd);
         return result;
     }
+    stream->local = listener->local;
     lc__queue_push(&listener->pending, &stream->closed_ready);
     return 0;
 }
@@ -178,8 +201,8 @@ void lc__listener_accepted(lc_listener *listener, int result, bool more) {
         result = lc__listener_keep(listener, result);
         if (result < 0)
             lc__listener_failed(listener, result);
-    } else if (result != -ECANCELED) {
-        lc__listener_failed(listener, result);
+    } else if (result != -ECANCELED && !listener->closing) {
+        lc__listener_failed(listener, result); /* a closing one fails because it was shut down */
     }
     if (listener->closing) {
         if (!more)

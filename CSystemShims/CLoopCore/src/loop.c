@@ -44,7 +44,14 @@ bool lc_loop_is_forked(const lc_loop *loop) { return loop->fork_generation != lc
 
 /* ---- make ---- */
 
+static bool lc__options_make_sense(const lc_options *options) {
+    return options->backend == LC_BACKEND_PROACTOR ||
+           (options->backend == LC_BACKEND_SELECTOR && options->selector <= LC_SELECTOR_SELECT);
+}
+
 int lc_loop_create(const lc_options *options, lc_loop **out) {
+    if (!lc__options_make_sense(options))
+        return -EINVAL;
     lc_loop *loop = calloc(1, sizeof *loop);
     if (!loop)
         return -ENOMEM;
@@ -103,18 +110,14 @@ int lc_loop_enter(lc_loop *loop) {
         return -EOWNERDEAD;
     if (loop->closed)
         return -EBADF;
-    if (loop->running)
+    if (atomic_exchange(&loop->running, true)) /* two threads may ask at once */
         return -EALREADY;
-    if (lc__current)
-        return -EDEADLK;
-    if (lc__is_proactor(loop)) {
-        int result = lc__proactor_bind(loop);
-        if (result < 0)
-            return result;
-    }
-    loop->running = true;
-    lc__current = loop;
-    return 0;
+    int result = lc__current ? -EDEADLK : lc__is_proactor(loop) ? lc__proactor_bind(loop) : 0;
+    if (result < 0)
+        atomic_store(&loop->running, false);
+    else
+        lc__current = loop;
+    return result;
 }
 
 void lc_loop_leave(lc_loop *loop) {
@@ -122,8 +125,8 @@ void lc_loop_leave(lc_loop *loop) {
     lc__queue_append(&loop->batch, &loop->ready);
     loop->ready = loop->batch;
     loop->batch = (lc__queue){0};
-    loop->running = false;
     lc__current = NULL;
+    atomic_store(&loop->running, false); /* last: another thread may be waiting to enter */
 }
 
 void lc__ready_push(lc_loop *loop, lc_node *node, lc_kind kind) {
@@ -160,6 +163,9 @@ static int64_t lc__phase_wait(lc_loop *loop, bool wait) {
     struct lc_shared *shared = loop->shared;
     if (!wait || loop->ready.head || loop->batch.head || loop->queued_head || loop->dirty_head || loop->cancel_head ||
         loop->closing_streams || loop->closing_listeners || atomic_load_explicit(&shared->stop, memory_order_relaxed))
+        return 0;
+    /* A buffer that the last one fed had no use for is for the next in line. */
+    if (loop->starved_head && shared->held > 0)
         return 0;
     uint64_t deadline_ns;
     if (!lc_loop_next_deadline(loop, &deadline_ns))
@@ -287,7 +293,7 @@ bool lc_loop_is_alive(const lc_loop *loop) {
         return false;
     return loop->ready.head || loop->batch.head || loop->timers.count || loop->queued_head || loop->dirty_head ||
            loop->starved_head || loop->closing_streams || loop->closing_listeners || loop->stats.in_kernel ||
-           loop->stats.armed || atomic_load(&loop->shared->inbox);
+           loop->stats.armed || loop->listeners_untimed || atomic_load(&loop->shared->inbox);
 }
 
 /* ---- jobs and posts ---- */
@@ -306,8 +312,14 @@ int lc_loop_post(lc_loop *loop, lc_post *post) {
 int lc_loop_enqueue_job(lc_loop *loop, void *job, lc_kind kind) {
     lc_node *node = &((lc_job *)job)->node;
     node->kind = kind;
-    if (lc__current != loop)
-        return lc__inbox_push(loop->shared, node);
+    if (lc__current != loop) {
+        /* The job keeps its loop alive only until it has run, which may be before this thread is back from the wake. */
+        struct lc_shared *shared = loop->shared;
+        atomic_fetch_add(&shared->references, 1);
+        int result = lc__inbox_push(shared, node);
+        lc__shared_unref(shared);
+        return result;
+    }
     if (loop->closed)
         return -EBADF;
     if (loop->resuming && !loop->woken)
@@ -362,7 +374,8 @@ static bool lc__drain_kernel(lc_loop *loop) {
                 break;
             if (lc_now_ns() > until_ns)
                 return false;
-            lc__proactor_enter(loop, 10 * 1000 * 1000);
+            /* A cancel that the SQ had no room for goes with the next entry. */
+            lc__proactor_enter(loop, loop->cancel_head ? 0 : 10 * 1000 * 1000);
             lc__proactor_reap(loop);
         } else {
             break;

@@ -11,7 +11,7 @@
 void lc__op_submit(lc_loop *loop, lc_op *op) {
     assert(op->state == LC_STATE_IDLE);
     op->state = LC_STATE_QUEUED;
-    op->flags = 0;
+    op->flags &= LC_FLAG_ONE_ANSWER; /* if the SQ was full, it is queued once more */
     op->next_queued = NULL;
     if (loop->queued_tail)
         loop->queued_tail->next_queued = op;
@@ -34,17 +34,6 @@ void lc__op_starve(lc_loop *loop, lc_op *op) {
     loop->stats.starved++;
 }
 
-void lc__op_feed_starved(lc_loop *loop) {
-    for (uint32_t held = loop->shared->held; held > 0 && loop->starved_head; held--) {
-        lc_op *op = loop->starved_head;
-        loop->starved_head = op->next_queued;
-        if (!loop->starved_head)
-            loop->starved_tail = NULL;
-        op->state = LC_STATE_IDLE;
-        lc__op_submit(loop, op);
-    }
-}
-
 static void lc__op_leave_starved(lc_loop *loop, lc_op *op) {
     lc_op *before = NULL;
     for (lc_op *at = loop->starved_head; at != op; at = at->next_queued)
@@ -56,6 +45,27 @@ static void lc__op_leave_starved(lc_loop *loop, lc_op *op) {
     if (loop->starved_tail == op)
         loop->starved_tail = before;
     op->state = LC_STATE_IDLE;
+}
+
+/* One buffer each: a multishot receive would take all of them for itself, and the others would be refused again. As long
+ * as completions are left to read, some of what counts as held may be taken already. */
+void lc__op_feed_starved(lc_loop *loop) {
+    if (!loop->starved_head || lc__proactor_is_behind(loop))
+        return;
+    for (uint32_t held = loop->shared->held; held > 0 && loop->starved_head; held--) {
+        lc_op *op = loop->starved_head;
+        lc__op_leave_starved(loop, op);
+        lc__op_submit(loop, op);
+        op->flags |= LC_FLAG_ONE_ANSWER;
+    }
+}
+
+/* Who asks while others wait for buffers waits behind them; asking the kernel would be to jump the queue. */
+void lc__op_submit_receive(lc_loop *loop, lc_op *op) {
+    if (loop->starved_head)
+        lc__op_starve(loop, op);
+    else
+        lc__op_submit(loop, op);
 }
 
 /* To whom a result goes. `more`: the operation goes on and will answer again. */
@@ -99,6 +109,12 @@ void lc__op_ended(lc_loop *loop, lc_op *op) {
     lc__op_completed(loop, op, -ECANCELED, false, NULL);
 }
 
+static void lc__op_list_cancel(lc_loop *loop, lc_op *op) {
+    op->flags |= LC_FLAG_CANCEL_ASKED | LC_FLAG_CANCEL_LISTED;
+    op->next_queued = loop->cancel_head;
+    loop->cancel_head = op;
+}
+
 /* A wish. What the kernel holds ends with its own last completion; the rest ends here, or when its turn to start
  * comes. Asking twice, or asking for what has ended, does nothing. */
 void lc__op_ask_cancel(lc_loop *loop, lc_op *op) {
@@ -118,13 +134,16 @@ void lc__op_ask_cancel(lc_loop *loop, lc_op *op) {
         lc__op_ended(loop, op);
         break;
     case LC_STATE_IN_KERNEL:
-        if (op->flags & LC_FLAG_CANCEL_ASKED)
-            break;
-        op->flags |= LC_FLAG_CANCEL_ASKED | LC_FLAG_CANCEL_LISTED;
-        op->next_queued = loop->cancel_head;
-        loop->cancel_head = op;
+        if (!(op->flags & LC_FLAG_CANCEL_ASKED))
+            lc__op_list_cancel(loop, op);
         break;
     }
+}
+
+/* The kernel was asked, and let it go on. */
+void lc__op_ask_cancel_again(lc_loop *loop, lc_op *op) {
+    if (!(op->flags & LC_FLAG_CANCEL_LISTED))
+        lc__op_list_cancel(loop, op);
 }
 
 /* Phase 1. A full SQ is ordinary here too: the rest is asked in the next tick. */

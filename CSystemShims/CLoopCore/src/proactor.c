@@ -29,6 +29,7 @@ enum { LC__NO_SLOT = 0xffffffff, LC__NOT_REGISTERED = 0xffffffff, LC__BUFFER_GRO
 
 struct lc__proactor {
     struct io_uring ring;
+    bool open;       /* a loop that moved and got no new ring has none */
     uint64_t thread; /* the one that enabled the ring; 0: none yet */
     uint32_t features;
     uint32_t registered; /* the ring's index among the thread's registered ones; LC__NOT_REGISTERED */
@@ -146,7 +147,9 @@ static int lc__ring_open(lc_loop *loop) {
     if (completions < submissions)
         completions = submissions;
     proactor->features = lc__features_wanted(loop);
-    return lc__setup(&proactor->ring, submissions, completions, &proactor->features);
+    int result = lc__setup(&proactor->ring, submissions, completions, &proactor->features);
+    proactor->open = result == 0;
+    return result;
 }
 
 /* Saves a descriptor look-up per entry. Registered rings are the thread's, by index: liburing's own call would, from
@@ -170,6 +173,9 @@ static void lc__ring_unregister(struct lc__proactor *proactor) {
 }
 
 static void lc__ring_close(struct lc__proactor *proactor) {
+    if (!proactor->open)
+        return;
+    proactor->open = false;
     lc__ring_unregister(proactor);
     LC__RING_ENDS();
     io_uring_queue_exit(&proactor->ring);
@@ -202,10 +208,10 @@ void lc__proactor_destroy(lc_loop *loop) {
     if (!proactor)
         return;
     /* K4: a forked child never had the ring's mappings, so something else may lie where they would be. */
-    if (lc_loop_is_forked(loop))
-        close(proactor->ring.ring_fd);
-    else
+    if (!lc_loop_is_forked(loop))
         lc__ring_close(proactor);
+    else if (proactor->open)
+        close(proactor->ring.ring_fd);
     loop->proactor = NULL;
     free(proactor->slots);
     free(proactor);
@@ -245,6 +251,8 @@ int lc__proactor_bind(lc_loop *loop) {
         if (loop->stats.in_kernel)
             return -EXDEV;
         lc__ring_close(proactor);
+    }
+    if (!proactor->open) {
         int result = lc__ring_open(loop);
         if (result < 0)
             return result;
@@ -338,8 +346,8 @@ static void lc__prep_receive(lc_loop *loop, struct io_uring_sqe *sqe, lc_op *op)
         lc__prep_receive_alone(loop, sqe, op);
         return;
     }
-    if (lc__container_of(op, lc_stream, receive)->local) {
-        io_uring_prep_recv(sqe, op->fd, NULL, 0, 0); /* K16 */
+    if (lc__container_of(op, lc_stream, receive)->local || (op->flags & LC_FLAG_ONE_ANSWER)) {
+        io_uring_prep_recv(sqe, op->fd, NULL, 0, 0); /* K16, K8 */
     } else {
         io_uring_prep_recv_multishot(sqe, op->fd, NULL, 0, 0);
         op->flags |= LC_FLAG_MULTISHOT;
@@ -483,13 +491,19 @@ int lc__proactor_enter(lc_loop *loop, int64_t timeout_ns) {
     }
 }
 
+bool lc__proactor_is_behind(const lc_loop *loop) {
+    const struct io_uring *ring = &loop->proactor->ring;
+    return io_uring_cq_ready(ring) > 0 || (__atomic_load_n(ring->sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_CQ_OVERFLOW);
+}
+
 bool lc__proactor_cancel(lc_loop *loop, lc_op *op) {
     struct lc__proactor *proactor = loop->proactor;
     struct io_uring_sqe *sqe = io_uring_get_sqe(&proactor->ring);
     if (!sqe)
         return false;
-    io_uring_prep_cancel64(sqe, lc__user_data(op->slot, proactor->slots[op->slot].generation, LC__TAG_OP), 0);
-    io_uring_sqe_set_data64(sqe, lc__user_data(0, 0, LC__TAG_CANCEL));
+    uint32_t generation = proactor->slots[op->slot].generation;
+    io_uring_prep_cancel64(sqe, lc__user_data(op->slot, generation, LC__TAG_OP), 0);
+    io_uring_sqe_set_data64(sqe, lc__user_data(op->slot, generation, LC__TAG_CANCEL));
     return true;
 }
 
@@ -514,6 +528,33 @@ static bool lc__feature_refused(struct lc__proactor *proactor, lc_op *op, int re
     return true;
 }
 
+/* NULL: it has ended. */
+static lc_op *lc__op_of(const struct lc__proactor *proactor, const struct io_uring_cqe *cqe) {
+    uint32_t index = (uint32_t)cqe->user_data;
+    const lc__slot *slot = index < proactor->slot_count ? &proactor->slots[index] : NULL;
+    return slot && (slot->generation & 0xffffff) == (cqe->user_data >> 32 & 0xffffff) ? slot->op : NULL;
+}
+
+/* K17: an operation may miss its cancel while the kernel takes it from one place to another. */
+static void lc__reap_cancel(lc_loop *loop, const struct io_uring_cqe *cqe) {
+    lc_op *op = lc__op_of(loop->proactor, cqe);
+    if (op && (cqe->res == -ENOENT || cqe->res == -EALREADY))
+        lc__op_ask_cancel_again(loop, op);
+}
+
+/* K22: a multishot that answered many times in a row, and then found the socket empty, may never hear of a reset that
+ * came meanwhile. Asked anew, the kernel looks again. */
+static void lc__count_answer(lc_loop *loop, lc_op *op, uint32_t flags) {
+    if (op->answers < UINT8_MAX)
+        op->answers++;
+    if (flags & IORING_CQE_F_SOCK_NONEMPTY)
+        return;
+    bool many = op->answers > LC__ANSWERS_TRUSTED;
+    op->answers = 0;
+    if (many)
+        lc__op_ask_cancel(loop, op);
+}
+
 static void lc__reap_op(lc_loop *loop, const struct io_uring_cqe *cqe) {
     struct lc__proactor *proactor = loop->proactor;
     uint32_t index = (uint32_t)cqe->user_data;
@@ -523,8 +564,7 @@ static void lc__reap_op(lc_loop *loop, const struct io_uring_cqe *cqe) {
     if (cqe->flags & IORING_CQE_F_BUFFER)
         buffer = lc__buffer_taken(loop, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT),
                                   result > 0 ? (uint32_t)result : 0);
-    lc__slot *slot = index < proactor->slot_count ? &proactor->slots[index] : NULL;
-    lc_op *op = slot && (slot->generation & 0xffffff) == (cqe->user_data >> 32 & 0xffffff) ? slot->op : NULL;
+    lc_op *op = lc__op_of(proactor, cqe);
     if (!op) {
         loop->stats.stale++;
         if (buffer)
@@ -552,6 +592,8 @@ static void lc__reap_op(lc_loop *loop, const struct io_uring_cqe *cqe) {
     }
     if (retry)
         result = -EINTR;
+    if (more && buffer)
+        lc__count_answer(loop, op, cqe->flags);
     lc__op_completed(loop, op, result, more, buffer);
 }
 
@@ -574,7 +616,8 @@ void lc__proactor_reap(lc_loop *loop) {
                 proactor->wake_armed = false;
             break;
         default:
-            break; /* the answer to a cancel says nothing that the operation's own does not say */
+            lc__reap_cancel(loop, cqe);
+            break;
         }
     }
     loop->stats.completions += count;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* probe.c: what the backends found, asked once per process, and in words what an errno of ring set-up means. */
+#include <limits.h>
 #include <pthread.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
@@ -19,7 +20,7 @@ static int lc__read_sysctl(const char *path) {
 static int lc__io_uring_sysctl(void) { return lc__read_sysctl("/proc/sys/kernel/io_uring_disabled"); }
 
 void lc_probe_explain(int error, char *cause, char *advice) {
-    int code = error < 0 ? -error : error;
+    int code = error < 0 && error != INT_MIN ? -error : error;
     int sysctl_value = lc__io_uring_sysctl();
     switch (code) {
     case 0:

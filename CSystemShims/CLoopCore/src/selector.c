@@ -17,7 +17,7 @@
 typedef struct lc__watch {
     ev_io read; /* armed once for a stream's life, unless nobody reads */
     struct lc__watch *next_fired;
-    int fired;   /* EV_READ | EV_WRITE, not yet reaped */
+    int fired;   /* EV_READ | EV_WRITE, not yet reaped; EV_ERROR: libev has stopped watching */
     bool listed; /* on one of the two lists; stays there even if what fired was disarmed since */
     ev_io write; /* armed only while the kernel's buffer is full */
     char padding[128 - 2 * sizeof(ev_io) - 16];
@@ -40,7 +40,6 @@ struct lc__selector {
 };
 
 static void lc__on_io(struct ev_loop *ev, ev_io *io, int events) {
-    (void)events;
     lc_loop *loop = ev_userdata(ev);
     struct lc__selector *selector = loop->selector;
     bool is_write = io->events & EV_WRITE;
@@ -50,7 +49,7 @@ static void lc__on_io(struct ev_loop *ev, ev_io *io, int events) {
         watch->next_fired = selector->fired;
         selector->fired = watch;
     }
-    watch->fired |= is_write ? EV_WRITE : EV_READ;
+    watch->fired |= (is_write ? EV_WRITE : EV_READ) | (events & EV_ERROR);
 }
 
 static void lc__on_wake(struct ev_loop *ev, ev_io *io, int events) {
@@ -154,7 +153,12 @@ int lc__selector_create(lc_loop *loop) {
     ev_io_start(selector->ev, &selector->wake);
     ev_io_init(&selector->timer, lc__on_timer, selector->timerfd, EV_READ);
     ev_io_start(selector->ev, &selector->timer);
-    return 0;
+    /* epoll is told in the first entry; a loop that it does not watch these for could sleep for ever. */
+    ev_run(selector->ev, EVRUN_NOWAIT);
+    if (ev_is_active(&selector->wake) && ev_is_active(&selector->timer))
+        return 0;
+    lc__selector_destroy(loop);
+    return -ENOMEM;
 }
 
 void lc__selector_destroy(lc_loop *loop) {
@@ -255,11 +259,23 @@ void lc__selector_start(lc_loop *loop, lc_op *op) {
 
 /* ---- bytes ---- */
 
+/* The stream has been told that there is no more to come, or why. */
+static int lc__selector_receive_ended(lc_stream *stream, int error) {
+    stream->maybe_ready = false;
+    stream->end = error == 0;
+    stream->receive_error = error;
+    if (stream->receive.state == LC_STATE_ARMED) {
+        lc__selector_disarm(stream->loop, &stream->receive);
+        stream->receive.state = LC_STATE_IDLE;
+    }
+    return error;
+}
+
 int lc__selector_receive(lc_stream *stream, lc_buffer **out) {
     lc_loop *loop = stream->loop;
     lc_buffer *buffer = lc__buffer_lease(loop);
     if (!buffer)
-        return -ENOMEM;
+        return lc__selector_receive_ended(stream, -ENOMEM);
     ssize_t got;
     do
         got = recv(stream->fd, buffer->base, buffer->capacity, MSG_DONTWAIT);
@@ -271,17 +287,11 @@ int lc__selector_receive(lc_stream *stream, lc_buffer **out) {
         *out = buffer;
         return 1;
     }
-    int error = got < 0 ? -errno : 0;
+    int error = got < 0 ? -errno : lc__stream_end(stream);
     lc__buffer_return_here(loop, buffer);
+    if (error != -EAGAIN)
+        return lc__selector_receive_ended(stream, error);
     stream->maybe_ready = false;
-    if (error == -EAGAIN)
-        return error;
-    stream->end = error == 0;
-    stream->receive_error = error;
-    if (stream->receive.state == LC_STATE_ARMED) {
-        lc__selector_disarm(loop, &stream->receive);
-        stream->receive.state = LC_STATE_IDLE;
-    }
     return error;
 }
 
@@ -297,12 +307,17 @@ static ssize_t lc__selector_send_queued(lc_stream *stream, size_t *total) {
     return sendmsg(stream->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* What the kernel does not take stays in the buffer; errors show when that is sent. */
+/* What the kernel does not take stays in the buffer. True: the buffer has served. The kernel tells of an error once, so
+ * it counts here. */
 bool lc__selector_send_now(lc_stream *stream, lc_buffer *buffer) {
     ssize_t sent;
     do
         sent = send(stream->fd, buffer->base + buffer->offset, buffer->length, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (sent < 0 && errno == EINTR);
+    if (sent < 0 && errno != EAGAIN) {
+        lc__stream_broke(stream, -errno);
+        return true;
+    }
     if (sent <= 0)
         return false;
     buffer->offset += (uint32_t)sent;
@@ -380,11 +395,21 @@ static void lc__selector_writable(lc_loop *loop, lc_op *op) {
     } else if (op->opcode == LC_OP_CONNECT) {
         int error = 0;
         socklen_t size = sizeof error;
-        getsockopt(op->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+        if (getsockopt(op->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+            error = errno;
         lc__op_completed(loop, op, -error, false, NULL);
     } else {
         lc__op_completed(loop, op, POLLOUT, false, NULL);
     }
+}
+
+/* epoll had no room for the descriptor. libev takes it for a bad one, and does not say why. */
+static void lc__selector_refused(lc_loop *loop, lc_op *op) {
+    if (op->state != LC_STATE_ARMED)
+        return;
+    lc__selector_disarm(loop, op);
+    op->state = LC_STATE_IDLE;
+    lc__op_completed(loop, op, -ENOMEM, false, NULL);
 }
 
 void lc__selector_reap(lc_loop *loop) {
@@ -416,7 +441,11 @@ void lc__selector_reap(lc_loop *loop) {
         /* Events of one descriptor that was closed, or of a watcher that was stopped, in between reach nobody. */
         if ((fired & EV_READ) && ev_is_active(&watch->read))
             lc__selector_readable(loop, watch->read.data);
+        else if ((fired & EV_READ) && (fired & EV_ERROR))
+            lc__selector_refused(loop, watch->read.data);
         if ((fired & EV_WRITE) && ev_is_active(&watch->write))
             lc__selector_writable(loop, watch->write.data);
+        else if ((fired & EV_WRITE) && (fired & EV_ERROR))
+            lc__selector_refused(loop, watch->write.data);
     }
 }

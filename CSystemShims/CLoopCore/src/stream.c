@@ -144,7 +144,8 @@ static void lc__stream_send_ready(lc_stream *stream) {
 }
 
 static void lc__stream_free_if_done(lc_stream *stream) {
-    if (stream->closed && stream->released && !stream->receive_queued && !stream->send_queued && !stream->closed_queued)
+    bool listed = stream->receive_queued || stream->send_queued || stream->closed_queued || stream->dirty;
+    if (stream->closed && stream->released && !listed)
         lc__stream_free(stream);
 }
 
@@ -181,10 +182,10 @@ int lc_stream_take(lc_stream *stream, lc_buffer **out) {
         *out = lc__container_of(lc__queue_pop(&stream->in), lc_buffer, node);
         return 1;
     }
-    if (stream->end)
-        return 0;
-    if (stream->receive_error)
-        return stream->receive_error;
+    if (stream->end || stream->receive_error) {
+        stream->told = true;
+        return stream->end ? 0 : stream->receive_error;
+    }
     if (!stream->maybe_ready)
         return -EAGAIN;
     /* Selector: the descriptor was readable when last seen. A busy peer waits its turn after some reads. */
@@ -195,15 +196,18 @@ int lc_stream_take(lc_stream *stream, lc_buffer **out) {
     if (stream->budget == 0)
         return -EAGAIN;
     stream->budget--;
-    return lc__selector_receive(stream, out);
+    int result = lc__selector_receive(stream, out);
+    stream->told = stream->end || stream->receive_error;
+    return result;
 }
 
-/* Somebody wants bytes: see to it that an answer can come. */
+/* Somebody wants bytes: see to it that an answer can come. A socket that connects is left alone: a receive would take
+ * away the error that tells why it cannot, and the connect would look like a success. */
 static void lc__stream_want(lc_stream *stream) {
     if (lc__stream_receive_news(stream))
         lc__stream_receive_ready(stream);
-    else if (stream->receive.state == LC_STATE_IDLE)
-        lc__op_submit(stream->loop, &stream->receive);
+    else if (stream->receive.state == LC_STATE_IDLE && !stream->connecting)
+        lc__op_submit_receive(stream->loop, &stream->receive);
 }
 
 int lc_stream_wait_receive(lc_stream *stream, uint64_t waiter) {
@@ -236,8 +240,9 @@ uint64_t lc_stream_receive_waiter(lc_stream *stream) {
 bool lc_stream_receive_waits(const lc_stream *stream) { return stream->receive_waiter != 0; }
 
 void lc_stream_finish_delivery(lc_stream *stream) {
-    /* An end is told once; after it there is nothing to want. */
-    if (stream->started && !stream->paused && !stream->closing && !stream->end && !stream->receive_error)
+    /* An end is told once; after it there is nothing to want. Until then there may be bytes before it. */
+    bool over = (stream->end || stream->receive_error) && stream->told;
+    if (stream->started && !stream->paused && !stream->closing && !over)
         lc__stream_want(stream);
 }
 
@@ -266,6 +271,19 @@ void lc__stream_receive_event(lc_stream *stream) {
     }
 }
 
+/* The kernel tells of a reset once. If a send was told, a receive hears of an end, and it would look as if the peer had
+ * finished. Where the peer has, a later reset shows as EPIPE. */
+int lc__stream_end(const lc_stream *stream) {
+    if (stream->send_error == -ECONNRESET)
+        return -ECONNRESET;
+    /* K20: a send that the ring cut short may have met the reset, and kept it to itself. */
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    if (!stream->cut_short || stream->local || getsockopt(stream->fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
+        return 0;
+    return info.tcpi_state == TCP_CLOSE ? -ECONNRESET : 0;
+}
+
 /* A completion of the receive operation, or its end by cancel. */
 void lc__stream_received(lc_stream *stream, int result, bool more, lc_buffer *buffer) {
     lc_loop *loop = stream->loop;
@@ -273,6 +291,8 @@ void lc__stream_received(lc_stream *stream, int result, bool more, lc_buffer *bu
         lc__queue_push(&stream->in, &buffer->node);
     else if (buffer)
         lc__buffer_return_here(loop, buffer);
+    if (result == 0)
+        result = lc__stream_end(stream);
     if (result == 0) {
         stream->end = true;
     } else if (result == -ENOBUFS && !more && !stream->closing) {
@@ -325,6 +345,7 @@ void lc__stream_flush_dirty(lc_loop *loop) {
         if (!loop->dirty_head)
             loop->dirty_tail = NULL;
         stream->dirty = false;
+        lc__stream_free_if_done(stream); /* it was aborted and let go of since */
     }
 }
 
@@ -352,7 +373,7 @@ int lc_stream_send(lc_stream *stream, lc_buffer *buffer) {
          * Copies wait for the end of the pass, to share one send. */
         if (lc__selector_send_now(stream, buffer)) {
             lc__buffer_return_here(stream->loop, buffer);
-            return 0;
+            return stream->send_error;
         }
     }
     lc__queue_push(&stream->out, &buffer->node);
@@ -361,34 +382,56 @@ int lc_stream_send(lc_stream *stream, lc_buffer *buffer) {
     return 0;
 }
 
+/* Small writes of one pass share a buffer, unless the kernel already reads from it. */
+static lc_buffer *lc__stream_last_open(lc_stream *stream) {
+    if (!stream->out.tail || stream->out.count <= stream->send.in_flight)
+        return NULL;
+    lc_buffer *last = lc__container_of(stream->out.tail, lc_buffer, node);
+    return last->bid == LC_BID_HEAP ? last : NULL;
+}
+
+/* Buffers for so many bytes, with their lengths set, or none at all. */
+static int lc__stream_buffers_for(lc_stream *stream, size_t length, lc__queue *out) {
+    while (length > 0) {
+        size_t part = length < (1u << 30) ? length : (1u << 30);
+        lc_buffer *buffer = lc__buffer_heap(stream->loop, part);
+        if (!buffer) {
+            while (out->head)
+                lc__buffer_return_here(stream->loop, lc__container_of(lc__queue_pop(out), lc_buffer, node));
+            return -ENOMEM;
+        }
+        buffer->length = (uint32_t)part;
+        lc__queue_push(out, &buffer->node);
+        length -= part;
+    }
+    return 0;
+}
+
 int lc_stream_send_copy(lc_stream *stream, const void *bytes, size_t length) {
     int refusal = lc__stream_refuses(stream);
     if (refusal < 0)
         return refusal;
     const uint8_t *from = bytes;
-    /* Small writes of one pass share a buffer, unless the kernel already reads from it. */
-    if (stream->out.tail && stream->out.count > stream->send.in_flight) {
-        lc_buffer *last = lc__container_of(stream->out.tail, lc_buffer, node);
-        size_t room = last->bid == LC_BID_HEAP ? last->capacity - last->offset - last->length : 0;
-        size_t part = room < length ? room : length;
+    lc_buffer *last = lc__stream_last_open(stream);
+    size_t room = last ? last->capacity - last->offset - last->length : 0;
+    size_t part = room < length ? room : length;
+    /* The memory first: a write that is refused leaves nothing behind. */
+    lc__queue added = {0};
+    refusal = lc__stream_buffers_for(stream, length - part, &added);
+    if (refusal < 0)
+        return refusal;
+    stream->unsent += length;
+    if (part > 0) {
         memcpy(last->base + last->offset + last->length, from, part);
         last->length += (uint32_t)part;
-        stream->unsent += part;
         from += part;
-        length -= part;
     }
-    while (length > 0) {
-        size_t part = length < (1u << 30) ? length : (1u << 30);
-        lc_buffer *buffer = lc__buffer_heap(stream->loop, part);
-        if (!buffer)
-            return -ENOMEM;
-        memcpy(buffer->base, from, part);
-        buffer->length = (uint32_t)part;
-        lc__queue_push(&stream->out, &buffer->node);
-        stream->unsent += part;
-        from += part;
-        length -= part;
+    for (lc_node *node = added.head; node; node = node->next) {
+        lc_buffer *buffer = lc__container_of(node, lc_buffer, node);
+        memcpy(buffer->base, from, buffer->length);
+        from += buffer->length;
     }
+    lc__queue_append(&stream->out, &added);
     lc__stream_mark_dirty(stream);
     return 0;
 }
@@ -488,6 +531,7 @@ void lc__stream_maybe_finish(lc_stream *stream) {
 
 /* The kernel accepted `result` bytes of what is queued, or refused. */
 void lc__stream_sent(lc_stream *stream, int result) {
+    uint32_t held = stream->send.in_flight;
     stream->send.in_flight = 0;
     if (result > 0) {
         size_t left = (size_t)result;
@@ -502,7 +546,9 @@ void lc__stream_sent(lc_stream *stream, int result) {
             left -= buffer->length;
             lc__queue_pop(&stream->out);
             lc__buffer_return_here(stream->loop, buffer);
+            held -= held > 0;
         }
+        stream->cut_short |= held > 0;
     } else if (result < 0 && result != -ECANCELED && !lc__error_is_retry(result)) {
         lc__stream_broke(stream, result);
     }
@@ -520,14 +566,20 @@ void lc__stream_connected(lc_stream *stream, int result) {
     stream->send.address = NULL;
     stream->send.opcode = LC_OP_SEND;
     stream->connecting = false;
-    stream->connect_result = result;
-    if (result < 0)
-        lc__stream_broke(stream, result);
+    if (!stream->aborting) { /* else whoever waited has been told, and a late success is none */
+        stream->connect_result = result;
+        if (result < 0) {
+            stream->receive_error = result;
+            lc__stream_broke(stream, result);
+        }
+    }
     lc__stream_mark_dirty(stream);
     lc__stream_maybe_finish(stream);
     lc__stream_send_ready(stream);
     if (stream->closing)
         lc__stream_maybe_close(stream);
+    else if (lc__stream_receive_wanted(stream))
+        lc__stream_want(stream);
 }
 
 /* ---- closing ---- */
@@ -561,6 +613,8 @@ int lc_stream_close(lc_stream *stream, bool abort, bool reset) {
     }
     if ((abort || stream->connecting) && !stream->aborting) {
         stream->aborting = true;
+        if (stream->connecting)
+            stream->connect_result = -ECANCELED;
         if (!stream->send_error)
             stream->send_error = -ESHUTDOWN;
         lc__stream_drop_out(stream);
