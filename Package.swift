@@ -29,6 +29,7 @@ let package = Package(
             name: "CLoopCore",
             dependencies: ["CLibev", "CLiburing"],
             path: "CSystemShims/CLoopCore",
+            exclude: ["model"],
             cSettings: [.define("_GNU_SOURCE")],
             linkerSettings: [.linkedLibrary("ev"), .linkedLibrary("uring")]
         ),
@@ -38,14 +39,41 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
         .target(
+            name: "CSimulator",
+            dependencies: ["CLiburing"],
+            path: "Tests/CSimulator",
+            cSettings: [.define("_GNU_SOURCE")]
+        ),
+        .target(
             name: "LoopCoreScenarios",
-            dependencies: ["CLoopCore"],
+            dependencies: ["CLoopCore", "CSimulator"],
             path: "Tests/LoopCoreScenarios",
+            cSettings: [.define("_GNU_SOURCE")]
+        ),
+        // Weak references to the simulator: the model links with it and without it.
+        .target(
+            name: "LoopModel",
+            dependencies: ["CLoopCore"],
+            path: "Tests/LoopModel",
+            cSettings: [.define("_GNU_SOURCE"), .headerSearchPath("../CSimulator/include")]
+        ),
+        .executableTarget(
+            name: "LoopFuzz",
+            dependencies: ["CLoopCore", "LoopModel"],
+            path: "Tests/LoopFuzz",
+            cSettings: [.define("_GNU_SOURCE")]
+        ),
+        // For the suite. libFuzzer's own builds are .ci/fuzzers.sh's.
+        .target(
+            name: "Fuzzers",
+            dependencies: ["CLoopCore", "CSimulator", "LoopModel"],
+            path: "Tests/Fuzzers",
+            exclude: ["corpus"],
             cSettings: [.define("_GNU_SOURCE")]
         ),
         .testTarget(
             name: "LoopCoreTests",
-            dependencies: ["CLoopCore", "LoopCoreScenarios"],
+            dependencies: ["CLoopCore", "CSimulator", "Fuzzers", "LoopCoreScenarios", "LoopModel"],
             swiftSettings: swiftSettings
         ),
         .target(
@@ -61,7 +89,17 @@ let package = Package(
         ),
         .testTarget(
             name: "EventLoopsTests",
-            dependencies: ["EventLoops", "PolicyProbe", "TestSupportC"],
+            dependencies: ["CSimulator", "EventLoops", "PolicyProbe", "TestSupportC"],
+            swiftSettings: swiftSettings
+        ),
+        .executableTarget(
+            name: "Conformance",
+            path: "Tests/Conformance",
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "ConformanceTests",
+            dependencies: ["Conformance"],
             swiftSettings: swiftSettings
         ),
     ],

@@ -260,7 +260,7 @@ import Testing
 
     // MARK: T14
 
-    @Test("T14 what a callback throws goes to the hook, and the loop goes on", arguments: LoopKind.available)
+    @Test("F76 T14 what a callback throws goes to the hook, and the loop goes on", arguments: LoopKind.available)
     func unhandledErrors(kind: LoopKind) async throws {
         try await onThread {
             let loop = try kind.makeLoop()
@@ -308,7 +308,7 @@ import Testing
 
     // MARK: X7
 
-    @Test("X7 a call from another thread while the loop runs is refused", arguments: LoopKind.available)
+    @Test("F46 X7 a call from another thread while the loop runs is refused", arguments: LoopKind.available)
     func wrongThread(kind: LoopKind) async throws {
         try await onThread {
             let loop = try kind.makeLoop()

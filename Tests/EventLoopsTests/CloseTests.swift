@@ -9,7 +9,7 @@ import Testing
 @Suite("Closing") struct CloseTests {
     // MARK: E8
 
-    @Test("E8 a running loop refuses to close and runs on", arguments: LoopKind.available)
+    @Test("F23 E8 a running loop refuses to close and runs on", arguments: LoopKind.available)
     func closeRunning(kind: LoopKind) async throws {
         try await onThread {
             let loop = try kind.makeLoop()

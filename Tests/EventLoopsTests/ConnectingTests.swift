@@ -70,7 +70,7 @@ struct ConnectingTests {
 
     /// The listener's queue is full, so the kernel leaves some of the requests without an answer.
     @Test(
-        "C8 a connect that is cancelled while nobody answers ends, and its descriptor with it",
+        "F56 C8 a connect that is cancelled while nobody answers ends, and its descriptor with it",
         arguments: LoopKind.available)
     func cancelConnect(kind: LoopKind) async throws {
         let (descriptor, port) = try makeFullListener()

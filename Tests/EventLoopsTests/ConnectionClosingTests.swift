@@ -161,7 +161,7 @@ struct ClosingTests {
         await connection.close()
     }
 
-    @Test("X7 connections belong to their loop's thread", arguments: LoopKind.available)
+    @Test("F46 X7 connections belong to their loop's thread", arguments: LoopKind.available)
     func wrongThread(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (connection, peer) = try makePair(on: loop)

@@ -2,6 +2,7 @@
 //
 // ContractTests.swift: what both backends owe the loops above them, whatever libev and io_uring do by themselves.
 
+import CSimulator
 import EventLoops
 import Testing
 
@@ -72,13 +73,17 @@ struct ContractTests {
         let loop = try kind.makeLoop()
         defer { try? loop.close() }
         let passes = Log<UInt64>()
+        let running = Latch()
         async let run: Void = onThread {
             try watch(loop)
             try loop.run()
         }
         try await onThread {
-            try loop.callSoonThreadsafe { passes.append(loop.statistics.passes) }
-            while passes.all.isEmpty { usleep(1000) }
+            try loop.callSoonThreadsafe {
+                passes.append(loop.statistics.passes)
+                running.open()
+            }
+            #expect(running.wait())
             // Not for synchronisation: this is how long the loop has to go wrong.
             usleep(200_000)
             try loop.callSoonThreadsafe {
@@ -171,7 +176,7 @@ struct ContractTests {
     func numberReuse(kind: LoopKind) async throws {
         await #expect(processExitsWith: .success) { [kind = kind.rawValue as String] in
             try await onLoop(named: kind) { loop in
-                let number: Int32 = 100
+                let number = sim_process_number(100)
                 for round in 0..<100 {
                     let (old, peer) = try makePair(numbered: number)
                     let connection = try Connection(adopting: old, on: loop)

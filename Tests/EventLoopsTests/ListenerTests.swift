@@ -291,7 +291,7 @@ struct ListenerTests {
         #expect(throws: IOError(errno: ECONNREFUSED, operation: "peer: connect")) { _ = try Peer(to: port, at: host) }
     }
 
-    @Test("X7 accepting belongs on the loop's thread", arguments: LoopKind.available)
+    @Test("F46 X7 accepting belongs on the loop's thread", arguments: LoopKind.available)
     func wrongThread(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let listener = try Listener(on: loop, port: 0)

@@ -3,8 +3,10 @@
 // NetSupport.swift: the other ends of connections: plain blocking sockets, none of whose calls takes for ever; and what
 // the tests of connections share.
 
+import CSimulator
 import EventLoops
 import Synchronization
+import TestSupportC
 import Testing
 
 #if canImport(Glibc)
@@ -317,7 +319,8 @@ private func entries(of directory: String) -> [String] {
 /// Open descriptors of this process that are of a kind, as in `"socket:"` or `"anon_inode:[eventfd]"`. Only in a
 /// process of its own are they all the test's, and there too the runtime opens and closes some of other kinds.
 func openDescriptorCount(of kind: String) -> Int {
-    entries(of: "/proc/self/fd").count { number in
+    if isSimulated { return Int(sim_process_descriptors(kind, nil)) }
+    return entries(of: "/proc/self/fd").count { number in
         var target = [UInt8](repeating: 0, count: 128)
         let length = target.withUnsafeMutableBytes { readlink("/proc/self/fd/\(number)", $0.baseAddress!, $0.count) }
         return length > 0 && String(decoding: target[..<length], as: UTF8.self).hasPrefix(kind)
@@ -355,9 +358,9 @@ final class DescriptorShortage: Sendable {
         var limit = rlimit()
         try check(getrlimit(descriptorLimit, &limit), "getrlimit")
         before = limit
-        let filler = try check(open("/dev/null", O_RDONLY | O_CLOEXEC), "open")
+        let filler = try check(isSimulated ? test_eventfd(0) : open("/dev/null", O_RDONLY | O_CLOEXEC), "open")
         // Room for those in use, whatever their numbers, and for some to be given up.
-        limit.rlim_cur = rlim_t(max(filler + 1, 256))
+        limit.rlim_cur = rlim_t(isSimulated ? 256 : max(filler + 1, 256))
         try check(setrlimit(descriptorLimit, &limit), "setrlimit")
         fillers = Mutex([filler])
         refill(leaving: count)

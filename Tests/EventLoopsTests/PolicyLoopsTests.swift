@@ -42,7 +42,9 @@ struct PolicyLoopsTests {
         #expect(loop.backend == "epoll")
     }
 
-    @Test("S7 pipes, terminals and event counters can be waited for", arguments: LoopKind.available)
+    @Test(
+        "S7 pipes, terminals and event counters can be waited for", .realKernel("terminals"),
+        arguments: LoopKind.available)
     func pollableDescriptors(_ kind: LoopKind) async throws {
         try await onThread {
             try Loops.run(on: kind.choice, options: .forTests) { loop in

@@ -135,7 +135,9 @@ struct ReadinessTests {
     }
 
     /// epoll refuses this one too; a ring would call it ready.
-    @Test("W7 a device without readiness is refused, one with readiness is not", arguments: LoopKind.available)
+    @Test(
+        "W7 a device without readiness is refused, one with readiness is not", .realKernel("devices"),
+        arguments: LoopKind.available)
     func devices(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let null = try check(open("/dev/null", O_RDWR | O_CLOEXEC), "open")
@@ -205,7 +207,7 @@ struct ReadinessTests {
     }
 
     /// The wait must end with the event or with the cancel, exactly once; what is left does not disturb the next one.
-    @Test("W2 an event and a cancel in the same pass", arguments: LoopKind.available)
+    @Test("N7 W2 an event and a cancel in the same pass", arguments: LoopKind.available)
     func cancelRace(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (near, peer) = try Peer.pair()
@@ -274,7 +276,7 @@ struct ReadinessTests {
         withExtendedLifetime(peer) {}
     }
 
-    @Test("X7 waiting belongs on the loop's thread", arguments: LoopKind.available)
+    @Test("F46 X7 waiting belongs on the loop's thread", arguments: LoopKind.available)
     func wrongThread(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             await Task.detached {
@@ -286,7 +288,7 @@ struct ReadinessTests {
 }
 
 /// Sends until the kernel takes no more; returns how much it took.
-private func fill(_ descriptor: Int32) throws -> Int {
+func fill(_ descriptor: Int32) throws -> Int {
     _ = fcntl(descriptor, F_SETFL, O_NONBLOCK)
     let bytes = [UInt8](repeating: 0, count: 4096)
     var total = 0

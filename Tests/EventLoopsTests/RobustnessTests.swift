@@ -268,6 +268,7 @@ struct RobustnessTests {
             let before = openDescriptorCount(of: "socket:")
             let peers = try (0..<1000).map { _ in try Peer.pair() }
             let outcomes = Log<LoopError?>()
+            let allEnded = Latch()
             try await onThread {
                 let loop = try kind.makeLoop()
                 try watch(loop)
@@ -282,14 +283,14 @@ struct RobustnessTests {
                                     try await connection.write(pattern(1024 * 1024))
                                 }
                             })
+                        if outcomes.all.count == peers.count { allEnded.open() }
                     }
                 }
                 while loop.waitingOperations < 1000 { try loop.runOnce(.noWait) }
                 try loop.close()
             }
             // Their tasks end wherever there is a thread for them.
-            let deadline = LoopInstant.now.advanced(by: .seconds(20))
-            while outcomes.all.count < 1000 && .now < deadline { usleep(1000) }
+            #expect(try await onThread { allEnded.wait() })
             #expect(outcomes.all.filter { $0 == .connectionClosed(operation: "read") }.count == 500)
             #expect(outcomes.all.filter { $0 == .connectionClosed(operation: "write") }.count == 500)
             for (index, pair) in peers.enumerated() where index.isMultiple(of: 2) {
@@ -381,12 +382,15 @@ struct RobustnessTests {
     /// The other end is a process of its own, in the middle of sending and receiving when it is killed: no goodbye.
     @Test(
         "F71 a peer process that is killed: the end or a reset, and everything is given back",
+        .realKernel("another process is the peer"),
         arguments: LoopKind.available)
     func peerIsKilled(kind: LoopKind) async throws {
         let ports = Log<UInt16>()
+        let listening = Latch()
         async let server: Void = onLoop(kind) { loop in
             let listener = try Listener(on: loop, port: 0)
             ports.append(listener.address.port)
+            listening.open()
             try await {
                 let connection = try await listener.accept()
                 // It begins with its number, then sends for ever, and never reads.
@@ -412,7 +416,7 @@ struct RobustnessTests {
             try await until("nothing is left", on: loop) { loop.statistics.connections == 0 }
             #expect(loop.statistics.leasedBuffers == 0)
         }
-        try await onThread { while ports.all.isEmpty { usleep(1000) } }
+        #expect(try await onThread { listening.wait() })
         await #expect(processExitsWith: .signal(SIGKILL)) { [port = ports.all[0] as UInt16] in
             let peer = try Peer(to: port)
             let number = getpid()

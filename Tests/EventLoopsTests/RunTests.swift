@@ -32,7 +32,8 @@ import Testing
         }
     }
 
-    @Test("E1 a running loop is not run again, by its callbacks or by another thread", arguments: LoopKind.available)
+    @Test(
+        "F78 E1 a running loop is not run again, by its callbacks or by another thread", arguments: LoopKind.available)
     func runRunning(kind: LoopKind) async throws {
         try await onThread {
             let loop = try kind.makeLoop()
@@ -58,7 +59,7 @@ import Testing
         }
     }
 
-    @Test("E1 while one loop runs, no other runs on its thread", arguments: LoopKind.available)
+    @Test("F78 E1 while one loop runs, no other runs on its thread", arguments: LoopKind.available)
     func runOther(kind: LoopKind) async throws {
         try await onThread {
             let loop = try kind.makeLoop()

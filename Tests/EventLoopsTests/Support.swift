@@ -2,10 +2,12 @@
 //
 // Support.swift: what every test file uses: the kinds of loop that can be had here, and threads to run them on.
 
+import CSimulator
 import Dispatch
 import EventLoops
 import Synchronization
 import TestSupportC
+import Testing
 
 #if canImport(Glibc)
 import Glibc
@@ -16,6 +18,16 @@ import Musl
 extension LoopOptions {
     /// The defaults; with `LOOP_TINY=1` in the environment, ``tiny``.
     static let forTests: LoopOptions = getenv("LOOP_TINY").map { String(cString: $0) } == "1" ? .tiny : LoopOptions()
+}
+
+/// Whether this process is on the simulated kernel: `LOOP_KERNEL=simulated`.
+let isSimulated = sim_is_process_wide()
+
+extension Trait where Self == ConditionTrait {
+    /// For tests that need what the simulated kernel does not have.
+    static func realKernel(_ why: String) -> Self {
+        .enabled(if: !isSimulated, "needs the real kernel: \(why)")
+    }
 }
 
 extension LoopKind {

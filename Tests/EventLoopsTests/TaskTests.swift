@@ -253,7 +253,8 @@ import Testing
     }
 
     @Test(
-        "a cancel that comes with the end of a sleep, or after it, cancels nothing else", arguments: LoopKind.available)
+        "N7 a cancel that comes with the end of a sleep, or after it, cancels nothing else",
+        arguments: LoopKind.available)
     func sleepCancelledLate(kind: LoopKind) async throws {
         try await onThread {
             let loop = try kind.makeLoop()
@@ -297,7 +298,7 @@ import Testing
         await #expect(throws: LoopError.noRunningLoop) { try await LoopClock().sleep(for: .milliseconds(1)) }
     }
 
-    @Test("sleep belongs on the loop's thread", arguments: LoopKind.available)
+    @Test("F46 X7 sleep belongs on the loop's thread", arguments: LoopKind.available)
     func sleepElsewhere(kind: LoopKind) async throws {
         let loop = try kind.makeLoop()
         defer { try? loop.close() }

@@ -328,14 +328,77 @@ import Musl
         }
     }
 
+    // MARK: F32
+
+    /// Where time ends, in either direction. `Duration` itself refuses what is not a number and what is infinite.
+    private static let beyond: [Duration] = [
+        .seconds(1e19), .seconds(1e20), .seconds(Int64.max), .nanoseconds(Int64.max),
+        Duration(secondsComponent: .max, attosecondsComponent: 999_999_999_999_999_999),
+    ]
+
+    @Test(
+        "F32 delays out of all reason come at once or never, in order, and hold up nothing",
+        arguments: LoopKind.available)
+    func unreasonable(kind: LoopKind) async throws {
+        try await onThread {
+            let loop = try kind.makeLoop()
+            defer { try? loop.close() }
+            var ran: [Int] = []
+            var far: [Handle] = []
+            for delay in Self.beyond { far.append(try loop.callLater(delay) { ran.append(-1) }) }
+            far.append(try loop.callAt(LoopInstant(nanoseconds: .max)) { ran.append(-1) })
+            try loop.callLater(.milliseconds(1)) {
+                ran.append(100)
+                loop.stop()
+            }
+            try loop.callLater(.nanoseconds(-1)) { ran.append(10) }
+            for (index, delay) in Self.beyond.enumerated() where delay > .seconds(Int64.max / 2) {
+                try loop.callLater(.zero - delay) { ran.append(index) }
+            }
+            try loop.callAt(LoopInstant(nanoseconds: 0)) { ran.append(9) }
+            try loop.runWatched()
+            #expect(ran == [0, 1, 2, 4, 9, 10, 100])
+            let allPending = far.allSatisfy(\.isPending)
+            #expect(allPending)
+            // They do not keep it from sleeping, either.
+            let passes = loop.statistics.passes
+            try loop.callLater(.milliseconds(20)) { loop.stop() }
+            try loop.runWatched()
+            #expect(loop.statistics.passes - passes <= 5)
+            for handle in far { handle.cancel() }
+            try loop.watched { try loop.runUntilIdle() }
+            #expect(ran.count == 7)
+        }
+    }
+
+    @Test("F32 sleeps out of all reason end at once, or with a cancel", arguments: LoopKind.available)
+    func unreasonableSleeps(kind: LoopKind) async throws {
+        try await onThread {
+            let loop = try kind.makeLoop()
+            defer { try? loop.close() }
+            try loop.runWatched {
+                try await loop.sleep(until: LoopInstant(nanoseconds: 0))
+                for delay in Self.beyond {
+                    try await loop.sleep(for: .zero - delay)
+                    let sleep = loop.spawn { try await loop.sleep(for: delay) }
+                    for _ in 0..<3 { await Task.yield() }
+                    #expect(loop.statistics.timers == 1)
+                    sleep.cancel()
+                    await #expect(throws: LoopError.cancelled(operation: "sleep")) { try await sleep.value }
+                    #expect(loop.statistics.timers == 0)
+                }
+            }
+        }
+    }
+
     // MARK: Instants
 
-    @Test("LoopInstant stops at either end of time")
+    @Test("F32 LoopInstant stops at either end of time")
     func instants() {
         let zero = LoopInstant(nanoseconds: 0)
         let end = LoopInstant(nanoseconds: .max)
         let middle = LoopInstant(nanoseconds: 1 << 62)
-        for far in [Duration.seconds(Int64.max), .seconds(Int64.max / 1_000_000_000 + 1)] {
+        for far in Self.beyond.filter({ $0 > .seconds(Int64.max / 2) }) + [.seconds(Int64.max / 1_000_000_000 + 1)] {
             #expect(end.advanced(by: far) == end)
             #expect(zero.advanced(by: .zero - far) == zero)
         }

@@ -278,42 +278,87 @@ static int many_fired(scenario *s, lc_kind kind, uint64_t word) {
     return 0;
 }
 
-int a_hundred_thousand_timers(scenario *s) {
-    enum { COUNT = 100000 };
-    many_timers m = {.deadlines = calloc(COUNT, sizeof(uint64_t))};
-    lc_call_id *ids = calloc(COUNT, sizeof *ids);
+/* Pages of this process that are in memory, in bytes. */
+static int resident_bytes(scenario *s, uint64_t *bytes) {
+    FILE *file = fopen("/proc/self/statm", "re");
+    CHECK(file != NULL);
+    unsigned long long size, resident;
+    int found = fscanf(file, "%llu %llu", &size, &resident);
+    fclose(file);
+    CHECK_EQ(found, 2);
+    *bytes = resident * (uint64_t)sysconf(_SC_PAGESIZE);
+    return 0;
+}
+
+/* An entry of the heap, whose array may be half empty, and a call: 88 bytes, and what the allocator adds. */
+enum { TIMER_BYTES_MAX = 128 };
+
+static int check_grown_at_most(scenario *s, uint64_t before, uint64_t most) {
+    uint64_t now;
+    TRY(resident_bytes(s, &now));
+    if (!SCENARIO_SANITIZED)
+        CHECK_LE((int64_t)(now - before), most);
+    return 0;
+}
+
+static int very_many_timers(scenario *s) {
+    const uint64_t count = scenario_long() ? 1000000 : 100000;
+    many_timers m = {.deadlines = malloc(count * sizeof(uint64_t))};
+    lc_call_id *ids = malloc(count * sizeof *ids);
     CHECK(m.deadlines && ids);
+    memset(m.deadlines, 0, count * sizeof(uint64_t));
+    memset(ids, 0, count * sizeof *ids);
     s->context = &m;
     s->on.call = many_fired;
     s->verify_never = true;
+    uint64_t before, full;
+    TRY(resident_bytes(s, &before));
     /* None is due before all are set, so that the order between them is exact. */
     uint64_t base_ns = lc_now_ns() + 500000000, random = 88172645463325252u;
-    for (uint64_t number = 0; number < COUNT; number++) {
+    for (uint64_t number = 0; number < count; number++) {
         m.deadlines[number] = base_ns + next_random(&random) % 20000 * 1000;
         CHECK_EQ(lc_call_at(s->loop, LC_KIND_CALL, m.deadlines[number], number, &ids[number]), 0);
     }
     lc_loop_verify(s->loop);
-    uint32_t kept = COUNT;
-    for (uint64_t number = 0; number < COUNT; number++) {
+    TRY(check_grown_at_most(s, before, count * TIMER_BYTES_MAX));
+    TRY(resident_bytes(s, &full));
+    uint64_t kept = count;
+    for (uint64_t number = 0; number < count; number++) {
         if (next_random(&random) >> 40 & 1)
             continue;
         uint64_t word;
         CHECK_EQ(lc_call_cancel(s->loop, ids[number], &word), 1);
         CHECK_EQ(word, number);
+        CHECK_EQ(lc_call_cancel(s->loop, ids[number], &word), 0);
         m.deadlines[number] = 0;
         kept--;
     }
     lc_loop_verify(s->loop);
-    CHECK_GT(kept, COUNT / 3);
-    CHECK_LT(kept, COUNT - COUNT / 3);
+    CHECK_GT(kept, count / 3);
+    CHECK_LT(kept, count - count / 3);
     CHECK_EQ(scenario_stats(s).timers, kept);
+    /* What was cancelled has made room: as many again, cancelled again, take no more memory. */
+    for (uint64_t again = kept; again < count; again++) {
+        lc_call_id id;
+        CHECK_EQ(lc_call_at(s->loop, LC_KIND_CALL, base_ns + again, again, &id), 0);
+        ids[again - kept] = id;
+    }
+    TRY(check_grown_at_most(s, full, 256 * 1024));
+    for (uint64_t again = kept; again < count; again++) {
+        uint64_t word;
+        CHECK_EQ(lc_call_cancel(s->loop, ids[again - kept], &word), 1);
+        CHECK_EQ(word, again);
+    }
     RUN_UNTIL(m.fired == kept);
-    for (uint64_t number = 0; number < COUNT; number++)
+    for (uint64_t number = 0; number < count; number++)
         CHECK_EQ(m.deadlines[number], 0);
     free(m.deadlines);
     free(ids);
     return 0;
 }
+
+/* In a process of its own, whose memory nobody else uses. */
+int very_many_timers_half_cancelled(scenario *s) { return scenario_in_child(s, very_many_timers); }
 
 typedef struct punctual {
     uint64_t deadline_ns;

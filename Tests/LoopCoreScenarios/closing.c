@@ -386,7 +386,7 @@ int a_forked_child_cannot_run_the_loop(scenario *s) {
             lc_loop_leave(own);
             lc_loop_free(own);
         }
-        _exit(wrong);
+        scenario_child_ends(wrong);
     }
     int status;
     CHECK_CALL(waitpid(child, &status, 0));
@@ -404,7 +404,7 @@ int a_forked_child_cannot_run_the_loop(scenario *s) {
         int wrong = lc_loop_close(s->loop) == 0 ? 0 : 1;
         if (!wrong)
             lc_loop_free(s->loop);
-        _exit(wrong);
+        scenario_child_ends(wrong);
     }
     CHECK_CALL(waitpid(child, &status, 0));
     CHECK(WIFEXITED(status));

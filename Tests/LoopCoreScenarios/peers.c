@@ -50,6 +50,17 @@ int listen_anywhere(scenario *s, int backlog, int *fd, lc_address *address) {
     return 0;
 }
 
+int listen_full(scenario *s, int *listening, int fillers[FILLERS], lc_address *address) {
+    TRY(listen_anywhere(s, 0, listening, address));
+    for (int index = 0; index < FILLERS; index++) {
+        fillers[index] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        CHECK_CALL(fillers[index]);
+        if (connect(fillers[index], (struct sockaddr *)&address->storage, address->length) < 0)
+            CHECK_EQ(errno, EINPROGRESS);
+    }
+    return 0;
+}
+
 /* A signal, of a child that ended for example, interrupts connect(2) but not the connecting. */
 static int connect_fully(int fd, const lc_address *address) {
     if (connect(fd, (const struct sockaddr *)&address->storage, address->length) == 0)
@@ -203,5 +214,28 @@ int peer_receive_some(scenario *s, endpoint *e, uint64_t seed, size_t length, bo
         e->peer_received += (uint64_t)got;
         length -= (size_t)got;
     }
+    return 0;
+}
+
+int peer_reset(scenario *s, endpoint *e) {
+    struct linger now = {.l_onoff = 1, .l_linger = 0};
+    CHECK_CALL(setsockopt(e->peer, SOL_SOCKET, SO_LINGER, &now, sizeof now));
+    CHECK_CALL(close(e->peer));
+    e->peer = -1;
+    return 0;
+}
+
+int endpoint_send_until_stuck(scenario *s, endpoint *e, size_t size) {
+    uint8_t *bytes = calloc(1, size);
+    CHECK(bytes != NULL);
+    CHECK_EQ(lc_stream_send_copy(e->stream, bytes, size), 0);
+    CHECK_EQ(lc_stream_send_copy(e->stream, bytes, size), 0);
+    free(bytes);
+    size_t before;
+    do {
+        before = lc_stream_unsent(e->stream);
+        TRY(scenario_settle(s));
+    } while (lc_stream_unsent(e->stream) < before);
+    CHECK_GT(lc_stream_unsent(e->stream), 0);
     return 0;
 }

@@ -10,20 +10,10 @@
 #include <time.h>
 #include <linux/close_range.h>
 #include "scenario.h"
-
-#if defined(__SANITIZE_THREAD__)
-#define SCENARIO_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define SCENARIO_TSAN 1
-#endif
-#endif
-#ifndef SCENARIO_TSAN
-#define SCENARIO_TSAN 0
-#endif
+#include "simulator.h"
 
 /* Far beyond what any scenario takes, on the slowest machine and under the slowest sanitizer. */
-enum { SCENARIO_LIMIT_S = 60, SCENARIO_GRACE_S = 30, SCENARIO_FD_LIMIT_MS = 10000 };
+enum { SCENARIO_LIMIT_S = 60, SCENARIO_LONG_LIMIT_S = 300, SCENARIO_GRACE_S = 30, SCENARIO_FD_LIMIT_MS = 10000 };
 
 /* ---- expectations ---- */
 
@@ -44,6 +34,13 @@ int scenario_fail(scenario *s, const char *file, int line, const char *format, .
     pthread_mutex_unlock(&fail_lock);
     return -1;
 }
+
+bool scenario_long(void) {
+    const char *wanted = getenv("LOOP_LONG");
+    return wanted && strcmp(wanted, "1") == 0;
+}
+
+static unsigned scenario_limit_s(void) { return scenario_long() ? SCENARIO_LONG_LIMIT_S : SCENARIO_LIMIT_S; }
 
 bool scenario_late(const scenario *s) { return lc_now_ns() > s->deadline_ns; }
 
@@ -147,7 +144,25 @@ int scenario_fd_count(void) {
     for (struct dirent *entry; (entry = readdir(directory));)
         count += entry->d_name[0] != '.';
     closedir(directory);
-    return count;
+    return count + (int)sim_thread_descriptors("", NULL);
+}
+
+int scenario_eventfd(const scenario *s) {
+    int found = -1;
+    if (sim_is_process_wide())
+        return sim_thread_descriptors("anon_inode:[eventfd]", &found) == 1 ? found : -1;
+    for (int fd = 3; s->isolated && fd < 64; fd++) {
+        char path[64], target[64];
+        snprintf(path, sizeof path, "/proc/thread-self/fd/%d", fd);
+        ssize_t length = readlink(path, target, sizeof target - 1);
+        target[length > 0 ? length : 0] = '\0';
+        if (strcmp(target, "anon_inode:[eventfd]") != 0)
+            continue;
+        if (found >= 0)
+            return -1;
+        found = fd;
+    }
+    return found;
 }
 
 /* The kernel takes a ring apart in its own time, and with it the files its operations held. */
@@ -192,7 +207,7 @@ static bool scenario_join(pthread_t thread, unsigned seconds) {
 static void scenario_init(scenario *s, scenario_body body, uint32_t backend, bool tiny, char *failure, size_t size) {
     *s = (scenario){.backend = backend, .tiny = tiny, .body = body, .failure = failure, .failure_size = size};
     s->options = scenario_options(backend, tiny);
-    s->deadline_ns = lc_now_ns() + (uint64_t)SCENARIO_LIMIT_S * 1000000000u;
+    s->deadline_ns = lc_now_ns() + (uint64_t)scenario_limit_s() * 1000000000u;
     pthread_mutex_init(&s->lock, NULL);
     if (size > 0)
         failure[0] = '\0';
@@ -206,7 +221,7 @@ static void *scenario_watchdog(void *argument) {
     int error = pthread_create(&thread, NULL, scenario_thread, s);
     if (error) {
         scenario_fail(s, __FILE__, __LINE__, "no thread for the scenario: %s", strerror(error));
-    } else if (!scenario_join(thread, SCENARIO_LIMIT_S)) {
+    } else if (!scenario_join(thread, scenario_limit_s())) {
         /* Asleep for good? A stop wakes it, and its next look at the clock fails the scenario. */
         pthread_mutex_lock(&s->lock);
         if (s->loop)
@@ -237,6 +252,15 @@ int scenario_run(scenario_body body, const char *name, uint32_t backend, bool ti
 
 /* ---- a child process ---- */
 
+/* The compiler's, where coverage is measured: writes the counters, which _exit would not. */
+extern int __llvm_profile_write_file(void) __attribute__((weak));
+
+_Noreturn void scenario_child_ends(int status) {
+    if (__llvm_profile_write_file)
+        __llvm_profile_write_file();
+    _exit(status);
+}
+
 static void child_play(const scenario *parent, scenario_body body, int report) {
     enum { REPORT = 3 };
     char failure[512];
@@ -246,19 +270,21 @@ static void child_play(const scenario *parent, scenario_body body, int report) {
     if (syscall(SYS_close_range, REPORT + 1u, ~0u, 0) < 0)
         _exit(4);
     report = REPORT;
+    sim_renew_process();
     scenario s;
     scenario_init(&s, body, parent->backend, parent->tiny, failure, sizeof failure);
+    s.name = parent->name;
     s.isolated = true;
     if (scenario_play(&s) < 0 || s.failed) {
         ssize_t written = write(report, failure, strlen(failure));
-        _exit(written < 0 ? 2 : 1);
+        scenario_child_ends(written < 0 ? 2 : 1);
     }
-    _exit(0);
+    scenario_child_ends(0);
 }
 
 int scenario_in_child(scenario *s, scenario_body body) {
     int report[2];
-    CHECK_CALL(pipe(report));
+    CHECK_CALL(syscall(SYS_pipe2, report, 0)); /* of the real kernel, even on a simulated one */
     pid_t child = fork();
     CHECK_CALL(child);
     if (child == 0)
@@ -268,7 +294,7 @@ int scenario_in_child(scenario *s, scenario_body body) {
     size_t length = 0;
     for (;;) {
         struct pollfd wait = {.fd = report[0], .events = POLLIN};
-        if (poll(&wait, 1, (SCENARIO_LIMIT_S + SCENARIO_GRACE_S / 2) * 1000) <= 0) {
+        if (poll(&wait, 1, (int)(scenario_limit_s() + SCENARIO_GRACE_S / 2) * 1000) <= 0) {
             kill(child, SIGKILL);
             break;
         }

@@ -14,6 +14,28 @@
 #include "loop_core.h"
 #include "loop_core_scenarios.h"
 
+#if defined(__SANITIZE_THREAD__)
+#define SCENARIO_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SCENARIO_TSAN 1
+#endif
+#endif
+#ifndef SCENARIO_TSAN
+#define SCENARIO_TSAN 0
+#endif
+
+#if defined(__SANITIZE_ADDRESS__) || SCENARIO_TSAN
+#define SCENARIO_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
+#define SCENARIO_SANITIZED 1
+#endif
+#endif
+#ifndef SCENARIO_SANITIZED
+#define SCENARIO_SANITIZED 0 /* what uses memory of its own for each allocation */
+#endif
+
 typedef struct scenario scenario;
 typedef int (*scenario_body)(scenario *s);
 
@@ -94,6 +116,8 @@ int scenario_fail(scenario *s, const char *file, int line, const char *format, .
 int scenario_run(scenario_body body, const char *name, uint32_t backend, bool tiny, char *failure, size_t size);
 /* The same in a child process, for what would disturb the rest of this one. */
 int scenario_in_child(scenario *s, scenario_body body);
+/* The end of a child that was forked, in place of _exit: what it ran counts where coverage is measured. */
+_Noreturn void scenario_child_ends(int status);
 lc_options scenario_options(uint32_t backend, bool tiny);
 /* The loop at hand is closed and another one, made with s->options, takes its place. */
 int scenario_reopen(scenario *s);
@@ -104,6 +128,8 @@ void scenario_forget_loop(scenario *s);
 /* The counters that are "now, not ever" are zero. */
 int scenario_check_zero(scenario *s);
 int scenario_fd_count(void);
+/* The loop's eventfd, or -1: only where no other thread's descriptors are seen is it sure which one that is. */
+int scenario_eventfd(const scenario *s);
 lc_stats scenario_stats(const scenario *s);
 bool scenario_is_proactor(const scenario *s);
 
@@ -131,6 +157,8 @@ int scenario_deliver(scenario *s, lc_node *node);
         }                                                                                                              \
     } while (0)
 bool scenario_late(const scenario *s);
+/* LOOP_LONG=1 in the environment: more rounds, longer stretches, and a wider limit for each scenario. */
+bool scenario_long(void);
 /* A few passes that do not sleep: enough for everything that is ready to be seen. */
 int scenario_settle(scenario *s);
 
@@ -146,6 +174,9 @@ int pair_unix(scenario *s, int fds[2]);
 int pair_tcp(scenario *s, int fds[2]);
 /* A listening socket on a port the kernel picks. */
 int listen_anywhere(scenario *s, int backlog, int *fd, lc_address *address);
+/* A listener whose queue is full drops what knocks: a connection to it stays pending. The fillers are the caller's. */
+enum { FILLERS = 8 };
+int listen_full(scenario *s, int *listening, int fillers[FILLERS], lc_address *address);
 int client_connect(scenario *s, const lc_address *address, int *fd);
 int set_nonblocking(scenario *s, int fd, bool on);
 
@@ -173,6 +204,10 @@ int endpoint_received(scenario *s, lc_stream *stream);
 /* Closes both ends; s->loop forgets the stream in its next passes. */
 int endpoint_close(scenario *s, endpoint *e);
 void endpoint_return_held(endpoint *e);
+/* Fills the stream with two sends of `size` until the kernel takes no more. */
+int endpoint_send_until_stuck(scenario *s, endpoint *e, size_t size);
+/* The peer goes away with a reset. */
+int peer_reset(scenario *s, endpoint *e);
 /* The peer writes or reads all of it; it blocks, within the scenario's time. */
 int peer_send(scenario *s, endpoint *e, const void *bytes, size_t length);
 /* The peer takes what is there, up to length, without blocking; checked against `seed`. */
@@ -193,8 +228,10 @@ int helper_join(scenario *s, helper *h);
 
 /* ---- all of them ---- */
 
-#define SCENARIO(function, name) int function(scenario *s);
+#define SCENARIO(function, name)              int function(scenario *s);
+#define SCENARIO_REAL(function, name, reason) SCENARIO(function, name)
 #include "scenario_list.h"
 #undef SCENARIO
+#undef SCENARIO_REAL
 
 #endif

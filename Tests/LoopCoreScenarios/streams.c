@@ -167,12 +167,14 @@ static int send_to_a_slow_reader(scenario *s, bool tcp, uint64_t total) {
     uint64_t sent = 0;
     uint32_t waits = 0;
     while (sent < total) {
-        while (sent < total && lc_stream_unsent(e.stream) < HIGH) {
+        while (sent < total && lc_stream_unsent(e.stream) + PIECE <= HIGH) {
             size_t length = total - sent < PIECE ? (size_t)(total - sent) : PIECE;
             pattern_fill(bytes, length, 7, sent);
             CHECK_EQ(lc_stream_send_copy(e.stream, bytes, length), 0);
             sent += length;
         }
+        CHECK_LE(lc_stream_unsent(e.stream), HIGH);
+        CHECK_LE(scenario_stats(s).leased, HIGH / PIECE + 1);
         CHECK_EQ(lc_stream_wait_send(e.stream, ++waits, LOW), 0);
         CHECK_EQ(lc_stream_wait_send(e.stream, 99, LOW), -EBUSY);
         RUN_UNTIL(e.sends == waits);
@@ -190,13 +192,20 @@ static int send_to_a_slow_reader(scenario *s, bool tcp, uint64_t total) {
     return endpoint_close(s, &e);
 }
 
-int least_send_buffer_slow_reader_unix(scenario *s) { return send_to_a_slow_reader(s, false, 8 << 20); }
-int least_send_buffer_slow_reader_tcp(scenario *s) { return send_to_a_slow_reader(s, true, 1 << 20); }
+static uint64_t slow_reader_total(uint64_t ordinary) { return scenario_long() ? 64 << 20 : ordinary; }
+
+int least_send_buffer_slow_reader_unix(scenario *s) {
+    return send_to_a_slow_reader(s, false, slow_reader_total(8 << 20));
+}
+/* Over TCP each such piece waits for its own acknowledgement. */
+int least_send_buffer_slow_reader_tcp(scenario *s) {
+    return send_to_a_slow_reader(s, true, slow_reader_total(2 << 20));
+}
 
 /* ---- halves ---- */
 
 int peer_that_finished_still_reads(scenario *s) {
-    enum { SIZE = 200000 };
+    enum { SIZE = 8 << 20 }; /* more than sockets hold */
     endpoint e = {0};
     TRY(endpoint_open(s, &e, true));
     CHECK_EQ(lc_stream_start_receiving(e.stream), 0);
@@ -222,7 +231,7 @@ int peer_that_finished_still_reads(scenario *s) {
 
 /* The half-close comes after what was queued, and receiving goes on. */
 int finished_stream_still_reads(scenario *s) {
-    enum { SIZE = 1 << 20 };
+    enum { SIZE = 8 << 20 }; /* more than sockets hold */
     endpoint e = {0};
     TRY(endpoint_open(s, &e, true));
     uint8_t *bytes = malloc(SIZE);
@@ -230,6 +239,8 @@ int finished_stream_still_reads(scenario *s) {
     pattern_fill(bytes, SIZE, 0, 0);
     CHECK_EQ(lc_stream_send_copy(e.stream, bytes, SIZE), 0);
     CHECK_EQ(lc_stream_finish_sending(e.stream), 0);
+    TRY(scenario_settle(s));
+    CHECK_GT(lc_stream_unsent(e.stream), 0);
     bool end = false;
     PUMP_UNTIL(peer_receive_some(s, &e, 0, SIZE, &end), end);
     CHECK_EQ(e.peer_received, SIZE);
@@ -242,14 +253,6 @@ int finished_stream_still_reads(scenario *s) {
 }
 
 /* ---- peers that go away ---- */
-
-static int peer_reset(scenario *s, endpoint *e) {
-    struct linger now = {.l_onoff = 1, .l_linger = 0};
-    CHECK_CALL(setsockopt(e->peer, SOL_SOCKET, SO_LINGER, &now, sizeof now));
-    CHECK_CALL(close(e->peer));
-    e->peer = -1;
-    return 0;
-}
 
 int peer_resets_while_reading(scenario *s) {
     endpoint e = {0};
@@ -268,27 +271,11 @@ int peer_resets_while_reading(scenario *s) {
     return endpoint_close(s, &e);
 }
 
-/* Fills the stream until the kernel takes no more. */
-static int send_until_stuck(scenario *s, endpoint *e, size_t size) {
-    uint8_t *bytes = calloc(1, size);
-    CHECK(bytes != NULL);
-    CHECK_EQ(lc_stream_send_copy(e->stream, bytes, size), 0);
-    CHECK_EQ(lc_stream_send_copy(e->stream, bytes, size), 0);
-    free(bytes);
-    size_t before;
-    do {
-        before = lc_stream_unsent(e->stream);
-        TRY(scenario_settle(s));
-    } while (lc_stream_unsent(e->stream) < before);
-    CHECK_GT(lc_stream_unsent(e->stream), 0);
-    return 0;
-}
-
 int peer_resets_while_writing(scenario *s) {
     enum { SIZE = 8 << 20 };
     endpoint e = {0};
     TRY(endpoint_open(s, &e, true));
-    TRY(send_until_stuck(s, &e, SIZE));
+    TRY(endpoint_send_until_stuck(s, &e, SIZE));
     CHECK_EQ(lc_stream_wait_send(e.stream, 1, 0), 0);
     TRY(scenario_settle(s));
     CHECK_EQ(e.sends, 0);
@@ -401,7 +388,7 @@ int close_sends_what_is_queued_first(scenario *s) {
 int a_polite_close_may_turn_into_an_abort(scenario *s) {
     endpoint e = {0};
     TRY(endpoint_open(s, &e, true));
-    TRY(send_until_stuck(s, &e, 8 << 20));
+    TRY(endpoint_send_until_stuck(s, &e, 8 << 20));
     CHECK_EQ(lc_stream_wait_send(e.stream, 7, 0), 0);
     CHECK_EQ(lc_stream_close(e.stream, false, false), 1);
     TRY(scenario_settle(s));
@@ -559,7 +546,7 @@ int a_stale_token_cancels_nothing(scenario *s) {
     CHECK_EQ(lc_stream_wait_send(e.stream, 3, 0), 0); /* nothing to send: told at once */
     RUN_UNTIL(e.sends == 1);
     CHECK_EQ(e.sends_cancelled, 0);
-    TRY(send_until_stuck(s, &e, 8 << 20));
+    TRY(endpoint_send_until_stuck(s, &e, 8 << 20));
     CHECK_EQ(lc_stream_wait_send(e.stream, 4, 0), 0);
     lc_stream_cancel_send(e.stream, stale_send);
     TRY(scenario_settle(s));
@@ -683,26 +670,14 @@ int connect_refused(scenario *s) {
     return 0;
 }
 
-/* A listener whose queue is full drops what knocks: such a connection stays pending. */
-static int full_listener(scenario *s, int *listening, int fillers[8], lc_address *address) {
-    TRY(listen_anywhere(s, 0, listening, address));
-    for (int index = 0; index < 8; index++) {
-        fillers[index] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        CHECK_CALL(fillers[index]);
-        if (connect(fillers[index], (struct sockaddr *)&address->storage, address->length) < 0)
-            CHECK_EQ(errno, EINPROGRESS);
-    }
-    return 0;
-}
-
 static int cancel_connect(scenario *s, bool started, bool release) {
     connecting c = {0};
     s->context = &c;
     s->on.send = connect_told;
     s->on.closed = close_told;
-    int listening, fillers[8];
+    int listening, fillers[FILLERS];
     lc_address address;
-    TRY(full_listener(s, &listening, fillers, &address));
+    TRY(listen_full(s, &listening, fillers, &address));
     CHECK_EQ(lc_stream_connect(s->loop, (struct sockaddr *)&address.storage, address.length, &c.stream), 0);
     CHECK_EQ(lc_stream_send_copy(c.stream, "never", 5), 0);
     CHECK_EQ(lc_stream_wait_send(c.stream, 11, 0), 0);
@@ -723,7 +698,7 @@ static int cancel_connect(scenario *s, bool started, bool release) {
         CHECK_EQ(scenario_stats(s).leased, 0);
         lc_stream_release(c.stream);
     }
-    for (int index = 0; index < 8; index++)
+    for (int index = 0; index < FILLERS; index++)
         close(fillers[index]);
     close(listening);
     return 0;

@@ -12,6 +12,7 @@
 
 typedef struct loop_core_scenario {
     const char *name;
+    const char *needs_real; /* why it cannot be played on a simulated kernel; NULL: it can */
     /* 0, or -1 with the failed expectation, its values and its place in the source in `failure`.
      * backend: lc_backend. tiny: rings, groups and batches so small that overflow is the ordinary path. */
     int (*run)(uint32_t backend, bool tiny, char *failure, size_t size);
