@@ -22,7 +22,7 @@ LEAKS ?= 1
 .PHONY: help
 help: ## Lists these targets
 	@echo "==> help: the targets of this Makefile"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: deps
 deps: ## Checks for swift, pkg-config, liburing and libev; installs the missing packages where apt is at hand
@@ -46,10 +46,10 @@ run: deps ## Builds the benchmarks (release) and runs the quick set
 
 .PHONY: test
 test: deps ## Runs the test suite
-	@.ci/test.sh "test: the suite, debug"
+	@TEST_RESULTS=.build/test-results/kernel.jsonl .ci/test.sh "test: the suite, debug"
 
 .PHONY: check
-check: lint warnings test asan tsan tiny bench counts consume ## What a pull request is held to: test and the parts from lint to consume
+check: lint warnings test simulated conforms asan tsan tiny simulate model bench counts consume ## What a pull request is held to: test and the parts from lint to consume
 	@echo "==> check: all passed"
 
 .PHONY: lint
@@ -76,6 +76,37 @@ tsan: deps ## Runs the suite under ThreadSanitizer
 tiny: deps ## Runs the suite with tiny rings, buffer groups and batches
 	@LOOP_TINY=1 .ci/test.sh "tiny: the suite, LOOP_TINY=1"
 
+.PHONY: simulated
+simulated: deps ## Runs the behaviour suites on the simulated kernel, LOOP_SEED=n for another course of events
+	@LOOP_KERNEL=simulated TEST_RESULTS=.build/test-results/simulated.jsonl \
+	.ci/test.sh "simulated: the behaviour suites, LOOP_KERNEL=simulated" --filter 'EventLoopsTests|LoopCoreTests'
+
+.PHONY: conformance
+conformance: deps ## Writes docs/conformance.md from the results of the last `make test`
+	@.ci/conformance.sh write
+
+.PHONY: conforms
+conforms: deps ## Fails where docs/conformance.md is out of date, or a row of it passes no longer
+	@.ci/conformance.sh check
+
+.PHONY: coverage
+coverage: deps ## Runs the suite with coverage, lists uncovered lines, holds core and library to their floors
+	@.ci/coverage.sh
+
+# SECONDS is a variable of bash itself, so the script knows it by another name.
+.PHONY: fuzz
+fuzz: ## Plays random operations against a model of the core: make fuzz SECONDS=30 [SEED=n] [STEPS=n] [BACKEND=...]
+	@SECONDS_MAX="$(or $(SECONDS),30)" SEED="$(SEED)" STEPS="$(STEPS)" BACKEND="$(BACKEND)" KERNEL="$(KERNEL)" \
+	FOCUS="$(FOCUS)" TINY="$(TINY)" CALM="$(CALM)" TRACE="$(TRACE)" .ci/fuzz.sh
+
+.PHONY: simulate
+simulate: ## Plays fresh seeds of the model on the simulated kernel for a minute
+	@SECONDS_MAX=60 KERNEL=simulated .ci/fuzz.sh
+
+.PHONY: fuzzers
+fuzzers: ## Runs the coverage-guided fuzzers for SECONDS each: make fuzzers SECONDS=20 [NAMES="options address"]
+	@SECONDS_MAX="$(or $(SECONDS),20)" LEAKS="$(LEAKS)" .ci/fuzzers.sh $(NAMES)
+
 .PHONY: bench
 bench: deps ## Runs the tests of the benchmarks, which load servers from outside
 	@.ci/test.sh "bench: loopbench and its floors" --package-path $(BENCHMARKS)
@@ -86,6 +117,14 @@ counts: tools ## Holds both loops to their floors: mallocs and system calls per 
 	@swift build -c release --package-path $(BENCHMARKS)
 	@echo "==> counts: loopbench counts --check"
 	@$(BENCHMARKS)/.build/release/loopbench counts --check
+
+.PHONY: model
+model: tools ## Model-checks the wake-up protocol, and shows that each of its parts is needed
+	@.ci/model.sh
+
+.PHONY: planted
+planted: deps ## Plants known bugs one at a time and shows that the simulated kernel finds each
+	@.ci/planted.sh
 
 .PHONY: consume
 consume: deps ## Builds and runs a scratch package that depends on this one by URL and version

@@ -5,6 +5,9 @@
 # test bundle must not look like success. The last line printed is Swift Testing's own count.
 #
 #   .ci/test.sh "<what this run is>" [arguments for swift test...]
+#
+# TEST_RESULTS=FILE keeps what each case of each test came to, as an event stream of version 0: the table of
+# docs/conformance.md is made of it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,10 +21,17 @@ trap 'rm -rf "$log_dir"' EXIT
 by_line=()
 if command -v stdbuf >/dev/null 2>&1; then by_line=(stdbuf -oL); fi
 
+results=()
+if [[ -n "${TEST_RESULTS-}" ]]; then
+    mkdir -p "$(dirname "$TEST_RESULTS")"
+    rm -f "$TEST_RESULTS" # a run that breaks off leaves no results of an older one
+    results=(--event-stream-output-path "$TEST_RESULTS" --event-stream-version 0)
+fi
+
 printf '==> %s\n' "$what"
 # All tests are Swift Testing's. XCTest, when left on, adds "Executed 0 tests" and leaks that LeakSanitizer reports.
 status=0
-${by_line[@]+"${by_line[@]}"} swift test --disable-xctest "$@" 2>&1 | tee "$log_dir/log" || status=$?
+${by_line[@]+"${by_line[@]}"} swift test --disable-xctest ${results[@]+"${results[@]}"} "$@" 2>&1 | tee "$log_dir/log" || status=$?
 
 if ((status != 0)); then
     printf '==> FAILED (exit status %d): %s\n' "$status" "$what" >&2
