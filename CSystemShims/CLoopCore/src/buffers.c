@@ -11,6 +11,13 @@
 /* References before the loop closes: more than leases can ever be, so that an early zero is impossible. */
 #define LC__REFERENCES_OPEN ((int64_t)1 << 40)
 
+/* What mmap takes and munmap gives back, whatever they are asked for. ThreadSanitizer, though, forgets of a range given
+ * back only the pages that lie wholly within it, and would take the next ring there for this memory. */
+size_t lc__whole_pages(size_t size) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return (size + page - 1) & ~(page - 1);
+}
+
 static uint32_t lc__power_of_two(uint32_t value) {
     uint32_t power = 1;
     while (power < value && power < LC__BUFFER_COUNT_MAX)
@@ -34,7 +41,7 @@ int lc__shared_create(const lc_options *options, lc_loop *loop, struct lc_shared
     shared->loop = loop;
     shared->buffer_count = count;
     shared->buffer_size = size;
-    shared->memory_size = (size_t)count * size;
+    shared->memory_size = lc__whole_pages((size_t)count * size);
     atomic_init(&shared->references, LC__REFERENCES_OPEN);
     int result = lc__inbox_init(shared);
     if (result < 0) {

@@ -233,6 +233,7 @@ lc_node *lc__inbox_close(struct lc_shared *shared);
 void lc__inbox_clear_wake(lc_loop *loop);
 
 /* buffers.c */
+size_t lc__whole_pages(size_t size);
 int lc__shared_create(const lc_options *options, lc_loop *loop, struct lc_shared **out);
 void lc__shared_detach(struct lc_shared *shared); /* the loop closed: later returns free by themselves */
 void lc__shared_unref(struct lc_shared *shared);

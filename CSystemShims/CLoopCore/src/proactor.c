@@ -116,7 +116,7 @@ static int lc__setup(struct io_uring *ring, uint32_t submissions, uint32_t compl
 }
 
 static int lc__buffers_register(struct io_uring *ring, uint32_t count, struct io_uring_buf_ring **out, size_t *size) {
-    *size = (size_t)count * sizeof(struct io_uring_buf);
+    *size = lc__whole_pages((size_t)count * sizeof(struct io_uring_buf));
     void *memory = mmap(NULL, *size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return -ENOMEM;
