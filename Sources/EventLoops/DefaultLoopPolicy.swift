@@ -3,7 +3,6 @@
 // DefaultLoopPolicy.swift: the policy of a process that sets none: a loop per thread, made by itself on the main one.
 
 import CLoopCore
-import Synchronization
 
 #if canImport(Glibc)
 import Glibc
@@ -23,7 +22,7 @@ open class DefaultLoopPolicy: LoopPolicy, @unchecked Sendable {
 
     private let owner = SlotOwner()
     /// How ``LoopPolicies/resolve(_:)`` came to this policy.
-    private let resolvedBy = Mutex<LoopPolicyOrigin?>(nil)
+    private let resolvedBy = Lock<LoopPolicyOrigin?>(nil)
 
     /// - Parameter autoCreate: `false`: a loop must be set on the main thread as on any other, as in Python 3.14.
     public init(autoCreate: Bool = true) { self.autoCreate = autoCreate }

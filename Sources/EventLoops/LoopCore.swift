@@ -3,7 +3,6 @@
 // LoopCore.swift: the engine behind both loops: the C loop, the closures it does not know, and the pass.
 
 import CLoopCore
-import Synchronization
 
 #if canImport(Glibc)
 import Glibc
@@ -21,8 +20,8 @@ public final class LoopCore: @unchecked Sendable {
     /// What `callSoon` and timers run, by slot of the C call. On the loop's thread.
     private var closures: ContiguousArray<(() throws -> Void)?> = []
     /// The loop this is the engine of. Weak, as the loop owns us.
-    private let facade = Mutex<WeakLoop>(WeakLoop())
-    private let errorHook = Mutex<(@Sendable (any Loop, UnhandledError) -> Void)?>(nil)
+    private let facade = Lock<WeakLoop>(WeakLoop())
+    private let errorHook = Lock<(@Sendable (any Loop, UnhandledError) -> Void)?>(nil)
     /// The two executors, and the same as the runtime wants them. The loop owns them and is alive while it runs.
     private var taskExecutor: Unmanaged<LoopTaskExecutor>?
     private var serialExecutor: Unmanaged<LoopSerialExecutor>?

@@ -2,8 +2,6 @@
 //
 // LoopPolicies.swift: the process's policy, policies by name, and which of them has the say.
 
-import Synchronization
-
 #if canImport(Glibc)
 import Glibc
 #elseif canImport(Musl)
@@ -30,7 +28,7 @@ public enum LoopPolicies {
     }
 
     /// Nothing of the user's runs under it: neither factories nor the deinitialisers of policies.
-    private static let state = Mutex(State())
+    private static let state = Lock(State())
 
     // MARK: The process's policy
 

@@ -4,10 +4,11 @@
 // the tests of connections share.
 
 import CSimulator
-import EventLoops
 import Synchronization
 import TestSupportC
 import Testing
+
+@testable import EventLoops
 
 #if canImport(Glibc)
 import Glibc
@@ -76,7 +77,7 @@ extension Loop {
 
 /// What happened, in order; from any thread.
 final class Log<Element: Sendable>: Sendable {
-    private let entries = Mutex<[Element]>([])
+    private let entries = Lock<[Element]>([])
     func append(_ entry: Element) { entries.withLock { $0.append(entry) } }
     var all: [Element] { entries.withLock { $0 } }
 }
@@ -163,7 +164,9 @@ final class Peer: Sendable {
     /// The next bytes; none at the end.
     func receive(_ max: Int = 64 * 1024) throws -> [UInt8] {
         try [UInt8](unsafeUninitializedCapacity: max) { buffer, count in
-            count = try check(recv(descriptor, buffer.baseAddress, max, 0), "receive")
+            var result: Int
+            repeat { result = recv(descriptor, buffer.baseAddress, max, 0) } while result < 0 && errno == EINTR
+            count = try check(result, "receive")
         }
     }
 
@@ -351,7 +354,7 @@ func threadID() -> Int {
 /// A process that has used up its descriptors. In a process of its own.
 final class DescriptorShortage: Sendable {
     private let before: rlimit
-    private let fillers: Mutex<[Int32]>
+    private let fillers: Lock<[Int32]>
 
     /// Leaves this many to be opened.
     init(leaving count: Int) throws {
@@ -362,7 +365,7 @@ final class DescriptorShortage: Sendable {
         // Room for those in use, whatever their numbers, and for some to be given up.
         limit.rlim_cur = rlim_t(isSimulated ? 256 : max(filler + 1, 256))
         try check(setrlimit(descriptorLimit, &limit), "setrlimit")
-        fillers = Mutex([filler])
+        fillers = Lock([filler])
         refill(leaving: count)
     }
 

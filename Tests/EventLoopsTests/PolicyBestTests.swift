@@ -2,7 +2,6 @@
 //
 // PolicyBestTests.swift: when the best loop is another than the first one tried.
 
-import Synchronization
 import Testing
 
 @testable import EventLoops
@@ -58,7 +57,7 @@ struct PolicyBestTests {
     func optionsReachLoops() async throws {
         var options = LoopOptions.forTests
         options.selector = .select
-        let seen = Mutex<[LoopOptions]>([])
+        let seen = Lock<[LoopOptions]>([])
         let refused = BestLoopPolicy(
             options: options,
             makeProactor: { (options, _) throws(LoopError) in

@@ -2,9 +2,9 @@
 //
 // PolicyProcessTests.swift: the process's policy. Each test replaces it, and therefore runs in a process of its own.
 
-import EventLoops
-import Synchronization
 import Testing
+
+@testable import EventLoops
 
 #if canImport(Glibc)
 import Glibc
@@ -14,8 +14,8 @@ import Musl
 
 /// Only what the protocol asks for: three functions, and no child watcher. Notes what it is asked.
 private final class MinimalPolicy: LoopPolicy {
-    private let asked = Mutex<[String]>([])
-    private let loop = Mutex<(any Loop)?>(nil)
+    private let asked = Lock<[String]>([])
+    private let loop = Lock<(any Loop)?>(nil)
     let kind: LoopKind
 
     init(kind: LoopKind) { self.kind = kind }

@@ -4,10 +4,10 @@
 
 import CSimulator
 import Dispatch
-import EventLoops
-import Synchronization
 import TestSupportC
 import Testing
+
+@testable import EventLoops
 
 #if canImport(Glibc)
 import Glibc
@@ -61,7 +61,7 @@ func onThread<Success>(_ body: () throws -> Success) async throws -> Success {
 
 /// One thread that runs jobs until it is told to end.
 private final class ThreadExecutor: TaskExecutor {
-    private let jobs = Mutex<[UnownedJob]>([])
+    private let jobs = Lock<[UnownedJob]>([])
     /// Counts jobs, and the wish to end as one more.
     private let arrivals = DispatchSemaphore(value: 0)
 
