@@ -45,6 +45,7 @@ let package = Package(
             dependencies: [
                 "LoadGenerator",
                 "ChildProcess",
+                "FloorSupport",
                 .product(name: "EventLoops", package: "swift-event-loops"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),

@@ -7,10 +7,12 @@
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 
 static _Noreturn void usage(const char *program) {
@@ -75,6 +77,16 @@ void floor_raise_descriptor_limit(void) {
     limit.rlim_cur = limit.rlim_max;
     /* Refusal is no reason to stop: accept says so when the limit is really met. */
     (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+int floor_signals(void) {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    int fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd < 0 ? -errno : fd;
 }
 
 void floor_fail(const char *what, int error) {

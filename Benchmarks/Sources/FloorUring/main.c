@@ -8,9 +8,7 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 
 static struct server server;
@@ -31,16 +29,10 @@ static void open_ring(struct io_uring *ring) {
     (void)io_uring_register_ring_fd(ring);
 }
 
-/* A poll for SIGINT and SIGTERM, both blocked so that only the signalfd sees them. */
 static void arm_signals(void) {
-    sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigprocmask(SIG_BLOCK, &signals, NULL);
-    int fd = signalfd(-1, &signals, SFD_CLOEXEC);
+    int fd = floor_signals();
     if (fd < 0)
-        floor_fail("signalfd", errno);
+        floor_fail("signalfd", -fd);
 
     struct io_uring_sqe *sqe = server_sqe(&server);
     io_uring_prep_poll_add(sqe, fd, POLLIN);

@@ -27,4 +27,8 @@ void floor_raise_descriptor_limit(void);
 /* Says what failed and why, then exits with 1. `error` is a positive errno. */
 _Noreturn void floor_fail(const char *what, int error);
 
+/* SIGINT and SIGTERM as a descriptor to watch. They are blocked in the calling thread and in those it makes later, so
+ * there is no moment in which one could be missed. Returns a negated errno on failure. */
+int floor_signals(void);
+
 #endif
