@@ -107,10 +107,20 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
             if result != -EAGAIN { throw LoopError(core: result, operation: "read") }
             if lc_stream_receive_waits(stream) { throw .busy(operation: "read") }
             lc_stream_prepare_receive(stream)
-            let waited = await waitToReceive { lc_stream_wait_receive(stream, $0) }
-            if waited < 0 { throw LoopError(core: waited, operation: "read") }
+            if mayPark(#isolation) {
+                await parkToReceive(stream)
+            } else {
+                let waited = await waitToReceive { lc_stream_wait_receive(stream, $0) }
+                if waited < 0 { throw LoopError(core: waited, operation: "read") }
+            }
             if lc_loop_is_closed(core.loop) { throw .connectionClosed(operation: "read") }
         }
+    }
+
+    /// An isolated caller has to get its actor back, which takes the runtime.
+    @inline(__always)
+    private func mayPark(_ isolation: (any Actor)?) -> Bool {
+        isolation == nil && lc_task_may_park(core.loop) && !lc_stream_is_started(stream)
     }
 
     override func cancelReceive() {

@@ -114,7 +114,10 @@ extension Loop {
         priority: TaskPriority? = nil,
         _ body: sending @escaping () async throws -> Success
     ) -> Task<Success, any Error> {
-        Task(name: name, executorPreference: taskExecutor, priority: priority, operation: body)
+        let core = core
+        return Task(name: name, executorPreference: taskExecutor, priority: priority) {
+            try await core.withParking(body)
+        }
     }
 
     /// Waits for `duration`, at least. On the loop's thread.

@@ -81,7 +81,14 @@ public final class LoopCore: @unchecked Sendable {
 
     // MARK: Run
 
-    private func withRunning<Result>(_ body: () throws(LoopError) -> Result) throws(LoopError) -> Result {
+    private enum Passes {
+        case none
+        case once(PassMode)
+        case untilIdle
+        case untilStopped
+    }
+
+    private func run(_ passes: Passes) throws(LoopError) {
         switch lc_loop_enter(loop) {
         case 0: break
         case -EBADF: throw .closed
@@ -92,7 +99,26 @@ public final class LoopCore: @unchecked Sendable {
         case let result: throw LoopError(core: result, operation: "run")
         }
         defer { lc_loop_leave(loop) }
-        return try body()
+        if case .none = passes { return }
+        if withUnsafeCurrentTask(body: { $0 != nil }) { return try makePasses(passes) }
+        // When a job ends, the runtime goes back to the task around it, if there is one. A parked task has left its job
+        // without a word, so there has to be one, or it would be taken for the current task.
+        let outcome = Outcome<Void>()
+        Task.immediate { outcome.set(Result { try self.makePasses(passes) }) }
+        do { try outcome.take()?.get() } catch { throw error as! LoopError }
+    }
+
+    private func makePasses(_ passes: Passes) throws(LoopError) {
+        switch passes {
+        case .none: break
+        case .once(let mode):
+            try pass(wait: mode == .wait)
+            _ = lc_loop_take_stop(loop)
+        case .untilIdle:
+            repeat { try pass(wait: lc_loop_is_alive(loop)) } while !lc_loop_take_stop(loop) && lc_loop_is_alive(loop)
+        case .untilStopped:
+            repeat { try pass(wait: true) } while !lc_loop_take_stop(loop)
+        }
     }
 
     private func pass(wait: Bool) throws(LoopError) {
@@ -101,24 +127,9 @@ public final class LoopCore: @unchecked Sendable {
         if result < 0 { throw LoopError(core: result, operation: "wait for events") }
     }
 
-    func run() throws(LoopError) {
-        try withRunning { () throws(LoopError) in
-            repeat { try pass(wait: true) } while !lc_loop_take_stop(loop)
-        }
-    }
-
-    func runUntilIdle() throws(LoopError) {
-        try withRunning { () throws(LoopError) in
-            repeat { try pass(wait: lc_loop_is_alive(loop)) } while !lc_loop_take_stop(loop) && lc_loop_is_alive(loop)
-        }
-    }
-
-    func runOnce(_ mode: PassMode) throws(LoopError) {
-        try withRunning { () throws(LoopError) in
-            try pass(wait: mode == .wait)
-            _ = lc_loop_take_stop(loop)
-        }
-    }
+    func run() throws(LoopError) { try run(.untilStopped) }
+    func runUntilIdle() throws(LoopError) { try run(.untilIdle) }
+    func runOnce(_ mode: PassMode) throws(LoopError) { try run(.once(mode)) }
 
     func run<Success>(
         until body: sending @escaping () async throws -> Success, on executor: LoopTaskExecutor
@@ -126,7 +137,7 @@ public final class LoopCore: @unchecked Sendable {
         let outcome = Outcome<Success>()
         defer { outcome.isAwaited = false }
         // Fail before the task exists: a task that cannot run would wait for ever.
-        try withRunning { () throws(LoopError) in }
+        try run(.none)
         Task(executorPreference: executor) {
             do { outcome.set(.success(try await body())) } catch { outcome.set(.failure(error)) }
             // Through the ready list: what the body queued before it ended comes first.
@@ -175,10 +186,20 @@ public final class LoopCore: @unchecked Sendable {
     @inline(__always)
     func resume(_ waiter: UInt64) {
         guard waiter != 0 else { return }
+        if waiter & UInt64(LC_WAITER_PARKED) != 0 { return runParked(waiter & ~UInt64(LC_WAITER_PARKED)) }
         lc_loop_begin_resume(loop)
         Waiter(word: waiter).resume()
         var kind = LC_KIND_NONE
         if let job = lc_loop_end_resume(loop, &kind) { run(job, kind) }
+    }
+
+    private func runParked(_ task: UInt64) {
+        let record = UnsafeMutableRawPointer(bitPattern: UInt(task)).unsafelyUnwrapped
+        if lc_loop_is_closed(loop) {
+            taskExecutor?.takeUnretainedValue().runOrphan(UnownedJob(record: record))
+        } else {
+            run(record, LC_KIND_JOB_TASK)
+        }
     }
 
     private func deliverReceive(_ stream: OpaquePointer?) {

@@ -238,7 +238,7 @@ static inline void lc__prefetch_ahead(const lc_node *next) {
     const lc_stream *stream = lc__receiving_stream(next);
     if (!stream)
         return;
-    lc__prefetch((const void *)(uintptr_t)stream->receive_waiter, LC__TASK_LINES);
+    lc__prefetch((const void *)(uintptr_t)(stream->receive_waiter & ~(uint64_t)LC_WAITER_PARKED), LC__TASK_LINES);
     lc__prefetch(stream->object, 2);
     stream = lc__receiving_stream(next->next);
     if (stream)
@@ -495,6 +495,7 @@ void lc_loop_free(lc_loop *loop) {
         free(loop->fd_chunks[chunk]);
     free(loop->fd_chunks);
     free(loop->timers.entries);
+    free(loop->tasks.entries);
     if (!lc_loop_is_forked(loop)) /* in a child, the copy of it stays: leases may be anywhere */
         lc__shared_unref(loop->shared);
     free(loop);
