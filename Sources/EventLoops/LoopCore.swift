@@ -25,8 +25,8 @@ public final class LoopCore: @unchecked Sendable {
     /// The two executors, and the same as the runtime wants them. The loop owns them and is alive while it runs.
     private var taskExecutor: Unmanaged<LoopTaskExecutor>?
     private var serialExecutor: Unmanaged<LoopSerialExecutor>?
-    private var asTaskExecutor: UnownedTaskExecutor?
-    private var asSerialExecutor: UnownedSerialExecutor?
+    @exclusivity(unchecked) private var asTaskExecutor: UnownedTaskExecutor?
+    @exclusivity(unchecked) private var asSerialExecutor: UnownedSerialExecutor?
 
     private struct WeakLoop { weak var value: (any Loop)? }
 

@@ -76,7 +76,7 @@ nonisolated(nonsending) func waitUncancelled(_ start: (UInt64) -> Int32) async -
 }
 
 /// Suspends the current task until the stream has something to take: without the runtime, which believes that the task
-/// still runs. For tasks of which `lc_task_may_park` says so, called without isolation. See tasks.c.
+/// still runs. Where `lc_stream_may_park` says so, called without isolation. See tasks.c.
 @_silgen_name("lc_park_receive")
 @usableFromInline
 nonisolated(nonsending) func parkToReceive(_ stream: OpaquePointer) async

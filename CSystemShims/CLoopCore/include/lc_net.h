@@ -35,8 +35,6 @@ int lc_stream_start_receiving(lc_stream *stream);
 void lc_stream_pause_receiving(lc_stream *stream);
 /* In delivery of LC_KIND_RECEIVE: the waiter, or 0 for a stream that was started. */
 uint64_t lc_stream_receive_waiter(lc_stream *stream);
-/* Whether it delivers to its owner, so that nobody can wait. */
-bool lc_stream_is_started(const lc_stream *stream);
 /* Whether a waiter, rather than a started stream's owner, is to be told. */
 bool lc_stream_receive_waits(const lc_stream *stream);
 /* After delivery to a started stream: more to take goes back on the ready list. */

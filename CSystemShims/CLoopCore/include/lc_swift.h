@@ -8,15 +8,16 @@
 #ifndef LC_SWIFT_H
 #define LC_SWIFT_H
 
-#include "lc_loop.h"
+#include "lc_net.h"
 
 /* In a stream's waiter: the word is a parked task rather than a continuation, and is run rather than resumed. */
 enum { LC_WAITER_PARKED = 1 };
 
 #if defined(__clang__)
 
-/* Whether the current task may park: the loop has spawned it, and it is not cancelled. On the loop's thread. */
-bool lc_task_may_park(lc_loop *loop);
+/* Whether the current task may park until the stream has something to take: nobody waits there, the loop has spawned the
+ * task, and it is not cancelled. On the loop's thread. */
+bool lc_stream_may_park(lc_stream *stream);
 /* The current task's cancel is taken care of from here on. Its word, or 0 where there is no memory to note it. */
 uint64_t lc_task_enter(lc_loop *loop);
 void lc_task_leave(lc_loop *loop, uint64_t task);

@@ -237,7 +237,6 @@ uint64_t lc_stream_receive_waiter(lc_stream *stream) {
     return waiter;
 }
 
-bool lc_stream_is_started(const lc_stream *stream) { return stream->started; }
 bool lc_stream_receive_waits(const lc_stream *stream) { return stream->receive_waiter != 0; }
 
 void lc_stream_finish_delivery(lc_stream *stream) {

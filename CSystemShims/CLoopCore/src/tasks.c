@@ -45,9 +45,14 @@ __asm__(".pushsection .rodata\n"
         ".popsection\n");
 static_assert(sizeof(lc__async_context) == 64, "as lc_park_receiveTu says");
 
-bool lc_task_may_park(lc_loop *loop) {
-    lc__task *task = lc__task_find(loop, (uintptr_t)swift_task_getCurrent());
-    return task && !task->cancelled;
+bool lc_stream_may_park(lc_stream *stream) {
+    if (stream->receive_waiter || stream->started)
+        return false;
+    const lc__task *task = lc__task_find(stream->loop, (uintptr_t)swift_task_getCurrent());
+    if (!task || task->cancelled)
+        return false;
+    lc__token_next(&stream->receive_token);
+    return true;
 }
 
 uint64_t lc_task_enter(lc_loop *loop) {
