@@ -139,7 +139,7 @@ public final class LoopCore: @unchecked Sendable {
         // Fail before the task exists: a task that cannot run would wait for ever.
         try run(.none)
         Task(executorPreference: executor) {
-            do { outcome.set(.success(try await body())) } catch { outcome.set(.failure(error)) }
+            do { outcome.set(.success(try await self.withParking(body))) } catch { outcome.set(.failure(error)) }
             // Through the ready list: what the body queued before it ended comes first.
             _ = try? self.callSoon { if outcome.isAwaited { lc_loop_stop(self.loop) } }
         }
