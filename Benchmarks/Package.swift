@@ -48,7 +48,9 @@ let package = Package(
                 .product(name: "EventLoops", package: "swift-event-loops"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
-            ]
+            ],
+            // Found beside the executable, whose build put it there.
+            resources: [.copy("Report/Renderer")]
         ),
         .testTarget(
             name: "BenchmarksTests",
