@@ -9,8 +9,8 @@ struct Renderer {
     /// sysexits.h: what the report needs is not installed.
     static let unavailable = ExitCode(69)
 
-    private let python: String
-    private let script: String
+    let python: String
+    let script: String
 
     /// nil, with a sentence on standard error, where no Python with matplotlib can be found.
     init?() throws {

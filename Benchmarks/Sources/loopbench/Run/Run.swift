@@ -19,6 +19,9 @@ struct Run: ParsableCommand {
     @Option(help: ArgumentHelp("Make a page with plots and the JSON there.", valueName: "folder"))
     var report: String?
 
+    @Flag(inversion: .prefixedNo, help: "With --report: count mallocs and system calls as well.")
+    var counts = true
+
     @Option(help: "How often everything is measured. (default: 5, or 3 with --quick)")
     var rounds: Int?
 
@@ -44,7 +47,7 @@ struct Run: ParsableCommand {
         Report(machine: machine, schedule: schedule, results: results).print()
         let raw = RawResults(machine: machine, command: ThisCommand.repeatable(), measurements: results.measurements)
         if let json { try raw.write(to: json) }
-        try folder?.write([raw])
+        if let folder { try folder.write([raw] + (counts ? [CountsDocument.counted(machine, plan)] : [])) }
         if results.nothingMeasured || !results.mismatched.isEmpty { throw ExitCode.failure }
     }
 }

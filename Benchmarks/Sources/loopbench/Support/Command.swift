@@ -12,7 +12,7 @@ enum Command {
         return process.terminationStatus
     }
 
-    /// The first line `command` prints. Its complaints go nowhere.
+    /// What `command` prints, without the last line's end. Its complaints go nowhere.
     /// - Throws: ``BenchmarkFailure`` when it ends with another status than 0.
     static func output(of command: [String]) throws -> String {
         let pipe = Pipe()
@@ -25,7 +25,8 @@ enum Command {
         guard process.terminationStatus == 0 else {
             throw BenchmarkFailure("\(command[0]) ended with status \(process.terminationStatus)")
         }
-        return String(String(decoding: output, as: UTF8.self).prefix { !$0.isNewline })
+        let text = String(decoding: output, as: UTF8.self)
+        return text.last?.isNewline == true ? String(text.dropLast()) : text
     }
 
     private static func start(_ command: [String], _ configure: (Process) -> Void) throws -> Process {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import FoundationEssentials
 import Glibc
 
 /// The versions of what the figures depend on besides kernel and CPU, asked of what this process has loaded rather
@@ -16,31 +15,50 @@ enum Versions {
         ].compactMapValues { $0 }
     }
 
-    /// The standard library's, which comes with the compiler.
-    private static func swift() -> String {
-        "\(_SwiftStdlibVersion.current)"
+    /// The toolchain whose runtime is loaded; the runtime itself does not know its patch level.
+    private static func swift() -> String? {
+        guard let runtime = path(ofLibrary: "libswiftCore"), let end = runtime.firstRange(of: "/lib/swift/") else {
+            return nil
+        }
+        let line = try? Command.output(of: [runtime[..<end.lowerBound] + "/bin/swift", "--version"])
+        return line?.firstRange(of: "Swift version ").map { String(line![$0.upperBound...].prefix { $0 != " " }) }
     }
 
     /// liburing says its version since 2.4; before that, its file's name does.
     private static func liburing() -> String? {
-        if let version = number(major: "io_uring_major_version", minor: "io_uring_minor_version") { return version }
-        let mappings = text(ofFile: "/proc/self/maps")?.split(separator: "\n") ?? []
-        return mappings.first { $0.contains("/liburing.so.") }.flatMap { version(inFileName: String($0)) }
+        number(major: "io_uring_major_version", minor: "io_uring_minor_version")
+            ?? path(ofLibrary: "liburing").flatMap(version(inFileName:))
     }
 
     /// `2.3` of `/usr/lib/liburing.so.2.3`
     static func version(inFileName path: String) -> String? {
-        path.range(of: ".so.").map { String(path[$0.upperBound...]) }
+        path.firstRange(of: ".so.").map { String(path[$0.upperBound...]) }
     }
 
     /// The commit of the sources this executable was built in; nothing where it has been moved out of them.
     private static func commit() -> String? {
-        guard let git = Programs.inPath("git"), let folder = try? Programs.directory() else { return nil }
-        let command = [git, "-C", folder, "describe", "--always", "--dirty", "--tags"]
-        guard let sources = try? Command.output(of: [git, "-C", folder, "rev-parse", "--show-toplevel"]),
+        guard let git = Programs.inPath("git"), let folder = try? Programs.directory(),
+            let sources = try? Command.output(of: [git, "-C", folder, "rev-parse", "--show-toplevel"]),
             access(sources + "/Benchmarks/Sources/loopbench", R_OK) == 0
         else { return nil }
-        return try? Command.output(of: command)
+        return try? Command.output(of: [git, "-C", folder, "describe", "--always", "--dirty", "--tags"])
+    }
+
+    // MARK: Asking this process
+
+    /// Where the loader found a library, links followed.
+    private static func path(ofLibrary name: String) -> String? {
+        guard let file = fopen("/proc/self/maps", "re") else { return nil }
+        defer { fclose(file) }
+        var line: UnsafeMutablePointer<CChar>?
+        var capacity = 0
+        defer { free(line) }
+        while getline(&line, &capacity, file) > 0 {
+            let text = String(cString: line!)
+            guard text.firstRange(of: "/\(name).so") != nil, let start = text.firstIndex(of: "/") else { continue }
+            return String(text[start...].prefix { !$0.isNewline })
+        }
+        return nil
     }
 
     private static func words(of function: String) -> String? {

@@ -64,7 +64,7 @@ def _subtitle(results: Results, machine: JSON) -> str:
 
 
 def _warnings(results: Results) -> str:
-    warnings = [f"Made-up figures, for a test: {escape(text)}" for text in results.fixtures]
+    warnings = [f"Made-up figures, for a test: {escape(text)}" for text in dict.fromkeys(results.fixtures)]
     if len(results.machines) > 1:
         warnings.append(
             f"These figures come from {len(results.machines)} different machines or kernels. Ratios within a round "
@@ -89,7 +89,8 @@ def _tiles(sections: list[Section]) -> str:
             f'<li style="--own: var(--{style(name).colour.role})"><b>{escape(name)}</b><strong>{rate}</strong>'
             f"<span>its floor’s requests per second, for {cost} its CPU per request</span></li>"
         )
-    return f'<ul class="tiles">{"".join(tiles)}</ul><p class="note">Lowest and highest of the medians under all loads.</p>'
+    note = '<p class="note">Lowest and highest of the medians under all loads.</p>'
+    return f'<ul class="tiles">{"".join(tiles)}</ul>{note}'
 
 
 def _range(cells: Iterable[Cell]) -> str:
@@ -102,11 +103,14 @@ def _range(cells: Iterable[Cell]) -> str:
 
 def _section(section: Section) -> str:
     plots = "\n".join(_figure(plot) for plot in section.plots)
-    tables = "\n".join(_table(table) for table in section.tables)
-    if len(section.tables) > 3:
-        tables = f"<details><summary>Figures, in {len(section.tables)} tables</summary>{tables}</details>"
+    tables = [_table(table) for table in section.tables]
+    shown, folded = "\n".join(tables[: section.shown]), "\n".join(tables[section.shown :])
+    if folded:
+        titles = [table.title for table in section.tables[section.shown :]]
+        said = "; ".join(titles) if len(titles) <= 3 else f"{len(titles)} tables"
+        shown += f"<details><summary>More figures: {escape(said)}</summary>{folded}</details>"
     return (
-        f'<section id="{section.name}"><h2>{escape(section.title)}</h2>\n{_text(section.text)}\n{plots}\n{tables}'
+        f'<section id="{section.name}"><h2>{escape(section.title)}</h2>\n{_text(section.text)}\n{plots}\n{shown}'
         "</section>"
     )
 
@@ -142,7 +146,8 @@ def inline_svg(figure: Figure, prefix: str) -> str:
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
     svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1)
+    for size in ("width", "height"):  # the page's
+        svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r"'DejaVu Sans'", "var(--sans)", svg)
     for colour in colours():
         svg = svg.replace(colour.light, f"var(--{colour.role})")
@@ -150,7 +155,10 @@ def inline_svg(figure: Figure, prefix: str) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
+    text = [any(isinstance(cells[i], str) and cells[i] for _, cells in table.rows) for i in range(len(table.columns))]
+    head = "".join(
+        f"<th{' class=text' if is_text else ''}>{escape(column)}</th>" for column, is_text in zip(table.columns, text)
+    )
     rows = "".join(
         f'<tr class="{style(name).kind}"><th style="--own: var(--{style(name).colour.role})">{escape(name)}</th>'
         + "".join(_cell(cell, table.digits) for cell in cells)
@@ -188,9 +196,10 @@ def _machines(machines: list[JSON], dates: list[str]) -> str:
             ("processor", f"{machine.get('cpu', 'unknown')}, {machine.get('cores', '?')} CPUs"),
             ("pinning", _pinning(pinning)),
         ]
-        rest = {name: value for name, value in machine.items() if name not in ("kernel", "cpu", "cores", "pinning", "date")}
+        told = ("kernel", "cpu", "cores", "pinning", "date")
+        rest = {name: value for name, value in machine.items() if name not in told}
         versions = rest.pop("versions", None) or {}
-        facts += [(words(name), str(value)) for name, value in sorted(rest.items()) if value is not None]
+        facts += [(_fact_name(name), _fact(value)) for name, value in sorted(rest.items()) if value is not None]
         facts += [(name, str(value)) for name, value in sorted(versions.items())]
         lists.append(facts)
     if lists and dates:
@@ -199,6 +208,14 @@ def _machines(machines: list[JSON], dates: list[str]) -> str:
         "<dl>" + "".join(f"<div><dt>{escape(n)}</dt><dd>{escape(v)}</dd></div>" for n, v in facts) + "</dl>"
         for facts in lists
     )
+
+
+def _fact_name(name: str) -> str:
+    return {"isVirtual": "virtual machine", "loadAverage": "load before"}.get(name, words(name))
+
+
+def _fact(value: object) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def _pinning(pinning: JSON) -> str:

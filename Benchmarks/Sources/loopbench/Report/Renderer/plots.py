@@ -8,6 +8,7 @@ other, for a narrow one. No pyplot: a Figure is made, saved and forgotten, and n
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,15 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, MultipleLocator, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    MultipleLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from results import Spread
 from style import GRID, INK, PAPER, QUIET, STACK, ordered, short, style, tick
@@ -69,6 +78,7 @@ class Bars:
     title: str
     values: dict[str, Spread]
     baseline: float | None = None  # dots left and right of a line, instead of bars from zero
+    least: float = 0  # the axis reaches as far, so that next to nothing looks like it
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,7 @@ def _scales(axis: Axes, panel: Lines) -> None:
         axis.set_xscale("log")
         axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_locator(FixedLocator(places))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value) if value >= 10_000 else f"{value:,.0f}"))
     axis.grid(axis="x", visible=False)
     values = [value for points in panel.series.values() for _, spread in points for value in (spread.low, spread.high)]
     if panel.log_y and min(values) > 0:
@@ -163,16 +173,20 @@ def _label_ends(axis: Axes, panel: Lines, inches: float) -> None:
     to_fraction = axis.transData + axis.transAxes.inverted()
     ends = {name: to_fraction.transform((points[-1][0], points[-1][1].median)) for name, points in panel.series.items()}
     names = sorted(ends, key=lambda name: ends[name][1])
+    last = max(points[-1][0] for points in panel.series.values())
     heights = spread_apart([float(ends[name][1]) for name in names], gap=0.165 / inches)
     for name, height in zip(names, heights):
         look = style(name)
         x, y = ends[name]
-        axis.plot(
-            [x, 1.02, 1.035], [y, height, height], transform=axis.transAxes, clip_on=False, color=look.colour.light,
-            linewidth=0.7, alpha=0.7, label="_connector",
-        )  # fmt: skip
+        reached = panel.series[name][-1][0]
+        if reached == last:
+            axis.plot(
+                [x, 1.02, 1.035], [y, height, height], transform=axis.transAxes, clip_on=False,
+                color=look.colour.light, linewidth=0.7, alpha=0.7, label="_connector",
+            )  # fmt: skip
+        note = "" if reached == last else f", up to {reached:,.0f}"
         axis.text(
-            1.042, height, name, transform=axis.transAxes, va="center", fontsize=8.5,
+            1.042, height, name + note, transform=axis.transAxes, va="center", fontsize=8.5,
             color=look.colour.light if look.kind == "ours" else INK.light if look.kind == "floor" else QUIET.light,
             fontweight="bold" if look.kind == "ours" else "normal",
         )  # fmt: skip
@@ -202,7 +216,9 @@ def spread_apart(wanted: Sequence[float], gap: float) -> list[float]:
 
 def draw_bars(panels: Sequence[Bars], wide: bool) -> Figure:
     names = ordered(name for panel in panels for name in panel.values)
-    figure, axes = _rows_of(names, [panel.title for panel in panels], wide)
+    titles = [panel.title for panel in panels]
+    longest = max(map(len, titles))
+    figure, axes = _rows_of(names, titles, wide, columns_max=5 if longest < 20 else 4)
     for axis, panel in zip(axes, panels):
         _bars(axis, panel, names)
     _around_baselines(axes, panels)
@@ -211,7 +227,9 @@ def draw_bars(panels: Sequence[Bars], wide: bool) -> Figure:
 
 def draw_stacks(panels: Sequence[Stack], wide: bool) -> Figure:
     names = ordered(name for panel in panels for name in panel.parts)
-    groups = [group for group in STACK if any(group in parts for panel in panels for parts in panel.parts.values())]
+    all_parts = [parts for panel in panels for parts in panel.parts.values()]
+    # What could not be seen needs no entry in the legend.
+    groups = [group for group in STACK if any(parts.get(group, 0) > sum(parts.values()) / 200 for parts in all_parts)]
     figure, axes = _rows_of(names, [panel.title for panel in panels], wide, below=0.4, columns_max=3)
     for axis, panel in zip(axes, panels):
         highest = max((sum(parts.values()) for parts in panel.parts.values()), default=0)
@@ -247,7 +265,7 @@ def _rows_of(
         if index >= count:
             axis.set_axis_off()
             continue
-        axis.set_title(titles[index])
+        axis.set_title(textwrap.fill(titles[index], 24 if wide else 60))
         axis.set_ylim(len(names) - 0.4, -0.6)
         axis.set_yticks(range(len(names)), names)
         axis.grid(axis="y", visible=False)
@@ -265,7 +283,7 @@ def _rows_of(
 
 
 def _bars(axis: Axes, panel: Bars, names: Sequence[str]) -> None:
-    highest = max((spread.high for spread in panel.values.values()), default=0)
+    highest = max([panel.least, *(spread.high for spread in panel.values.values())])
     for place, name in enumerate(names):
         spread = panel.values.get(name)
         if spread is None:

@@ -47,8 +47,11 @@ def draw(files: list[Path], folder: Path) -> int:
     # Only now: these import matplotlib, and its absence deserves a better answer than a traceback.
     import matplotlib
 
-    from figures import sections
+    from counts import counts_sections
+    from echo import echo_sections
+    from growth import growth_sections
     from page import bundle, page
+    from rest import loop_sections
     from results import Results, Unreadable
     from style import PAPER
 
@@ -57,7 +60,14 @@ def draw(files: list[Path], folder: Path) -> int:
     except Unreadable as error:
         print(error, file=sys.stderr)
         return 1
-    made = sections(results)
+    entries = results.entries
+    made = [
+        *echo_sections(entries["measurements"]),
+        *counts_sections(entries["counts"]),
+        *growth_sections(entries["growth"]),
+        *loop_sections(entries["loop"]),
+    ]
+    made = [section for section in made if section.tables]
     folder.mkdir(parents=True, exist_ok=True)
     for section in made:
         for plot in section.plots:
@@ -65,7 +75,7 @@ def draw(files: list[Path], folder: Path) -> int:
             with matplotlib.rc_context({"svg.hashsalt": plot.name}):
                 figure.savefig(folder / f"{plot.name}.svg", facecolor=PAPER.light, metadata={"Date": None})
             figure.savefig(folder / f"{plot.name}.png", facecolor=PAPER.light, dpi=160)
-    text = json.dumps(bundle(results), indent=2, sort_keys=True) + "\n"
+    text = json.dumps(bundle(results), indent=2) + "\n"
     (folder / "results.json").write_text(text, encoding="utf-8")
     (folder / "index.html").write_text(page(results, made), encoding="utf-8")
     return 0

@@ -66,22 +66,21 @@ KNOWN: dict[str, Style] = {
     "uvloop": _style("peer", "uvloop", "#63676d", "#b5bac1", "*"),
 }
 
-# Other spellings of the same contenders, as the commands that measure loops without an echo use them.
-FAMILIES = (
-    (re.compile(r"^proactor", re.I), "proactor async"),
-    (re.compile(r"^selector", re.I), "selector async"),
-    (re.compile(r"nio", re.I), "nio handlers"),
-    (re.compile(r"libuv", re.I), "libuv"),
-    (re.compile(r"tokio", re.I), "tokio"),
-    (re.compile(r"uvloop", re.I), "uvloop"),
-    (re.compile(r"asyncio", re.I), "asyncio"),
-)
+# `loopbench loop` measures loops without an echo, and so without a choice of API.
+KNOWN |= {
+    "proactor": KNOWN["proactor async"],
+    "selector": KNOWN["selector async"],
+    "nio": KNOWN["nio handlers"],
+    "nio callback": KNOWN["nio async channel"],
+    "nio takeover": KNOWN["nio async channel, takeover"],
+    "global executor": _style("peer", "global-executor", "#7d6f3c", "#c0b078", "h"),
+}
 
 SPARE = tuple(
     _style("peer", f"spare-{index}", light, dark, marker)
     for index, (light, dark, marker) in enumerate(
         [
-            ("#7a6a3a", "#c2b074", "^"),
+            ("#3a6a7a", "#74b0c2", "^"),
             ("#4f6f8f", "#86aacf", "v"),
             ("#8f4f7f", "#cf8abf", "<"),
             ("#3f7f5f", "#78bd9a", ">"),
@@ -111,11 +110,6 @@ _STACK_NAMES = {
 def style(contender: str) -> Style:
     if contender in KNOWN:
         return KNOWN[contender]
-    for pattern, name in FAMILIES:
-        if pattern.search(contender):
-            known = KNOWN[name]
-            hollow = "s" if "callback" in contender else known.marker
-            return Style(known.colour, hollow, known.kind)
     if contender.startswith("floor"):
         return Style(INK, "D", "floor")
     return SPARE[crc32(contender.encode()) % len(SPARE)]
@@ -129,7 +123,7 @@ def call_group(name: str) -> str:
 
 def colours() -> list[Colour]:
     known = [each.colour for each in (*KNOWN.values(), *SPARE)]
-    return [INK, QUIET, GRID, PAPER, *known, *STACK.values()]
+    return list(dict.fromkeys([INK, QUIET, GRID, PAPER, *known, *STACK.values()]))
 
 
 def ordered(contenders: Iterable[str]) -> list[str]:
@@ -151,7 +145,7 @@ def floors(contenders: Iterable[str]) -> dict[str, str]:
 def words(name: str) -> str:
     """`userBytesPerConnection` as a person would say it."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.replace(".", " "))
-    return " ".join(word if word.isupper() and len(word) > 1 else word.lower() for word in spaced.split())
+    return spaced.lower()
 
 
 def number(value: float, digits: int | None = None) -> str:
@@ -167,7 +161,7 @@ def number(value: float, digits: int | None = None) -> str:
         return f"{value:.1f}"
     if size >= 0.0005:
         return f"{value:.2f}" if size >= 1 else f"{value:.3f}"
-    return f"{value:.1g}"
+    return "<0.001" if value > 0 else ">-0.001"
 
 
 def short(value: float) -> str:
@@ -178,7 +172,9 @@ def short(value: float) -> str:
             return f"{scaled:.0f}{unit}" if abs(scaled) >= 100 else f"{scaled:.1f}{unit}"
     if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
-    return f"{value:#.3g}" if abs(value) >= 0.001 else f"{value:.1g}"
+    if abs(value) >= 1:
+        return f"{value:#.3g}"
+    return f"{value:.3f}".rstrip("0") if abs(value) >= 0.0005 else "<0.001"
 
 
 def tick(value: float) -> str:
