@@ -49,13 +49,17 @@ let package = Package(
                 .product(name: "EventLoops", package: "swift-event-loops"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
-            ]
+            ],
+            // Found beside the executable, whose build put it there.
+            resources: [.copy("Report/Renderer")]
         ),
         .testTarget(
             name: "BenchmarksTests",
             dependencies: [
                 "loopbench", "floor-uring", "floor-libev", "without-io-uring", "LoadGenerator", "ChildProcess",
-            ]
+            ],
+            // Made-up figures, and the tests of the Python that draws them.
+            exclude: ["Report"]
         ),
     ],
     swiftLanguageModes: [.v6],

@@ -51,4 +51,16 @@ struct ReportTests {
         #expect(CountLimits.complaints(about: [.libevFloor: floor, .selectorAsync: good], connections: 1).isEmpty)
         #expect(CountLimits.complaints(about: [.libevFloor: floor, .selectorAsync: bad], connections: 1).count == 2)
     }
+
+    /// Where files went says nothing about the figures, and may say something about somebody's disk.
+    @Test func commandIsKeptWithoutFiles() {
+        let arguments = ["/somewhere/loopbench", "run", "--json", "a.json", "--rounds", "3", "--report=b", "--quick"]
+        #expect(ThisCommand.repeatable(arguments) == "loopbench run --rounds 3 --quick")
+    }
+
+    @Test func versions() {
+        #expect(Versions.version(inFileName: "/usr/lib/liburing.so.2.3") == "2.3")
+        #expect(Versions.present()["libev"]?.contains(".") == true)
+        #expect(Versions.present()["liburing"]?.hasPrefix("2.") == true)
+    }
 }

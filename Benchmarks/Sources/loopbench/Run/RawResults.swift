@@ -5,6 +5,8 @@ import FoundationEssentials
 /// Everything measured, for other tools. Names carry their units.
 struct RawResults: Codable {
     let machine: Machine
+    /// How to get the like of it.
+    var command: String?
     let measurements: [Measurement]
 
     func write(to path: String) throws {

@@ -16,6 +16,12 @@ struct Run: ParsableCommand {
     @Option(help: ArgumentHelp("Write every measurement and the machine's facts there.", valueName: "file"))
     var json: String?
 
+    @Option(help: ArgumentHelp("Make a page with plots and the JSON there.", valueName: "folder"))
+    var report: String?
+
+    @Flag(inversion: .prefixedNo, help: "With --report: count mallocs and system calls as well.")
+    var counts = true
+
     @Option(help: "How often everything is measured. (default: 5, or 3 with --quick)")
     var rounds: Int?
 
@@ -33,12 +39,15 @@ struct Run: ParsableCommand {
             warmup: .milliseconds(quick ? 150 : 500),
             measured: .seconds(seconds ?? (quick ? 0.5 : 2))
         )
+        let folder = try report.map(ReportFolder.init)
         let plan = CPUPlan.available()
         let machine = Machine.present(plan)
         let results = schedule.run(plan)
 
         Report(machine: machine, schedule: schedule, results: results).print()
-        if let json { try RawResults(machine: machine, measurements: results.measurements).write(to: json) }
+        let raw = RawResults(machine: machine, command: ThisCommand.repeatable(), measurements: results.measurements)
+        if let json { try raw.write(to: json) }
+        if let folder { try folder.write([raw] + (counts ? [CountsDocument.counted(machine, plan)] : [])) }
         if results.nothingMeasured || !results.mismatched.isEmpty { throw ExitCode.failure }
     }
 }
