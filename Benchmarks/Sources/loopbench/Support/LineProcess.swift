@@ -24,7 +24,7 @@ enum LineProcess {
         guard length >= 0 else {
             var words = [CChar](repeating: 0, count: 1024)
             let saidCount = child_read_errors(process.errors, &words, words.count)
-            let said = text(words.prefix(saidCount))
+            let said = text(words.prefix(saidCount).prefix(240))
             let why = length == -ETIMEDOUT ? "took longer than \(secondsMax) s" : "ended without a result"
             throw BenchmarkFailure(said.isEmpty ? why : "\(why): \(said)")
         }
