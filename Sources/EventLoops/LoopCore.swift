@@ -17,8 +17,6 @@ import Musl
 public final class LoopCore: @unchecked Sendable {
     /// The C loop. Lives as long as this object, so other threads may post to it at any time.
     let loop: OpaquePointer
-    /// What `callSoon` and timers run, by slot of the C call. On the loop's thread.
-    private var closures: ContiguousArray<(() throws -> Void)?> = []
     /// The loop this is the engine of. Weak, as the loop owns us.
     private let facade = Lock<WeakLoop>(WeakLoop())
     private let errorHook = Lock<(@Sendable (any Loop, UnhandledError) -> Void)?>(nil)
@@ -215,9 +213,8 @@ public final class LoopCore: @unchecked Sendable {
     }
 
     private func deliverCall(_ node: UnsafeMutablePointer<lc_node>) {
-        let slot = node.withMemoryRebound(to: lc_call.self, capacity: 1) { Int($0.pointee.slot) }
-        guard let body = closures[slot].take() else { return }
-        do { try body() } catch { report(error, "callback") }
+        let callback = node.withMemoryRebound(to: lc_call.self, capacity: 1) { Callback.take(from: $0) }
+        do { try callback.run() } catch { report(error, "callback") }
     }
 
     // MARK: Calls
@@ -230,43 +227,46 @@ public final class LoopCore: @unchecked Sendable {
         if lc_loop_is_running(loop) { throw .wrongThread(operation: "\(operation)") }
     }
 
-    private func keep(_ body: @escaping () throws -> Void, _ id: lc_call_id) -> Handle {
-        let slot = Int(id.slot)
-        while closures.count <= slot { closures.append(nil) }
-        closures[slot] = body
-        return Handle(core: self, id: id)
-    }
-
     func callSoon(_ body: @escaping () throws -> Void) throws(LoopError) -> Handle {
         try check("callSoon")
         // Not running: what this thread handed over before must come first.
         if !isOnLoop { lc_loop_drain_inbox(loop) }
-        var id = lc_call_id()
-        let result = lc_call_soon(loop, LC_KIND_CALL, 0, &id)
-        if result < 0 { throw result == -EBADF ? .closed : LoopError(core: result, operation: "callSoon") }
-        return keep(body, id)
+        var call: UnsafeMutablePointer<lc_call>?
+        let result = lc_call_soon_body(loop, &call)
+        guard result == 0, let call else { throw refusal(result, "callSoon") }
+        return keep(body, in: call)
     }
 
     func callAt(_ deadline: LoopInstant, _ body: @escaping () throws -> Void) throws(LoopError) -> Handle {
         try check("callAt")
-        var id = lc_call_id()
-        let result = lc_call_at(loop, LC_KIND_CALL, deadline.nanoseconds, 0, &id)
-        if result < 0 { throw result == -EBADF ? .closed : LoopError(core: result, operation: "callAt") }
-        return keep(body, id)
+        var call: UnsafeMutablePointer<lc_call>?
+        let result = lc_call_at_body(loop, deadline.nanoseconds, &call)
+        guard result == 0, let call else { throw refusal(result, "callAt") }
+        return keep(body, in: call)
+    }
+
+    @inline(__always)
+    private func keep(_ body: @escaping () throws -> Void, in call: UnsafeMutablePointer<lc_call>) -> Handle {
+        Callback(run: body).put(into: call)
+        return Handle(core: self, id: lc_call_id(slot: call.pointee.slot, generation: call.pointee.generation))
+    }
+
+    @inline(never)
+    private func refusal(_ result: Int32, _ operation: String) -> LoopError {
+        result == -EBADF ? .closed : LoopError(core: result, operation: operation)
     }
 
     func cancel(_ handle: Handle) {
         precondition(
             isOnLoop || !lc_loop_is_running(loop),
             "Cancel a handle on its loop's thread, or with callSoonThreadsafe(_:).")
-        var word: UInt64 = 0
-        if lc_call_cancel(loop, handle.id, &word) == 1 { forget(Int(handle.id.slot)) }
+        if let call = lc_call_cancel_body(loop, handle.id) { forget(call) }
     }
 
-    /// Frees a closure once it is out of the table: what it captured may call back in.
-    private func forget(_ slot: Int) {
-        let body = closures[slot].take()
-        withExtendedLifetime(body) {}
+    /// Frees a closure once its record is off the loop's lists: what it captured may call back in.
+    private func forget(_ call: UnsafeMutablePointer<lc_call>) {
+        let callback = Callback.take(from: call)
+        withExtendedLifetime(callback) {}
     }
 
     func callSoonThreadsafe(_ body: @escaping @Sendable () throws -> Void) throws(LoopError) {
@@ -285,9 +285,8 @@ public final class LoopCore: @unchecked Sendable {
         if lc_loop_close(loop) == -EBUSY { throw .running }
         // What waited is told, or dropped. A callback's captures may call back in, so the list is walked to its end.
         while let node = lc_loop_drop_next(loop) { drop(node) }
-        let left = closures
-        closures = []
-        withExtendedLifetime(left) {}
+        var slot: UInt32 = 0
+        while let call = lc_call_left_over(loop, &slot) { forget(call) }
     }
 
     /// The loop object is gone. Unless somebody still needs the engine, this is its end.
@@ -301,8 +300,7 @@ public final class LoopCore: @unchecked Sendable {
     private func drop(_ node: UnsafeMutablePointer<lc_node>) {
         switch lc_kind(rawValue: UInt32(truncatingIfNeeded: node.pointee.kind)) {
         case LC_KIND_CALL:
-            let slot = node.withMemoryRebound(to: lc_call.self, capacity: 1) { Int($0.pointee.slot) }
-            forget(slot)
+            node.withMemoryRebound(to: lc_call.self, capacity: 1) { forget($0) }
         case LC_KIND_POST: _ = Post.take(node)
         case LC_KIND_JOB_TASK, LC_KIND_JOB_SERIAL:
             let raw = UnsafeMutableRawPointer(node) - MemoryLayout<lc_job>.offset(of: \.node)!
@@ -318,6 +316,25 @@ public final class LoopCore: @unchecked Sendable {
             Listener.of(lc_node_listener(node))?.loopClosed()
         default: deliver(node)  // waiters: they find the loop closed
         }
+    }
+}
+
+/// What `callSoon` and timers run, as it lies in the two words of a C call.
+///
+/// A struct, because a closure that is stored by itself in generic memory is wrapped first, which costs an allocation.
+private struct Callback {
+    let run: () throws -> Void
+
+    @inline(__always)
+    func put(into call: UnsafeMutablePointer<lc_call>) { Self.place(in: call).initialize(to: self) }
+
+    @inline(__always)
+    static func take(from call: UnsafeMutablePointer<lc_call>) -> Callback { place(in: call).move() }
+
+    @inline(__always)
+    private static func place(in call: UnsafeMutablePointer<lc_call>) -> UnsafeMutablePointer<Callback> {
+        assert(MemoryLayout<Callback>.size == 2 * MemoryLayout<UnsafeRawPointer>.size)
+        return lc_call_place(call).assumingMemoryBound(to: Callback.self)
     }
 }
 

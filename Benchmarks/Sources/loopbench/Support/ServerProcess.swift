@@ -80,7 +80,7 @@ final class ServerProcess {
 }
 
 /// Lends the strings as a NULL-terminated array, the form exec wants.
-private func withCStrings<Result>(
+func withCStrings<Result>(
     _ strings: [String], _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) -> Result
 ) -> Result {
     let pointers: [UnsafeMutablePointer<CChar>?] = strings.map { strdup($0) } + [nil]
