@@ -5,6 +5,9 @@ import FoundationEssentials
 /// Everything measured, for other tools. Names carry their units.
 struct RawResults: Codable {
     let machine: Machine
+    /// What the peers that took part were built from, by their names.
+    let peerVersions: [String: String]
+    let absentPeers: [AbsentPeer]
     let measurements: [Measurement]
 
     func write(to path: String) throws {

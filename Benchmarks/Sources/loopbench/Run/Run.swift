@@ -16,6 +16,19 @@ struct Run: ParsableCommand {
     @Option(help: ArgumentHelp("Write every measurement and the machine's facts there.", valueName: "file"))
     var json: String?
 
+    @Flag(help: "Add the servers of other libraries that are here; see `loopbench peers`.")
+    var peers = false
+
+    @Option(
+        help: ArgumentHelp(
+            "Only these, with commas between, such as \"proactor async,nio handlers\".", valueName: "names"))
+    var contenders: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Connections/bytes/depth, with commas between, such as 50/64/1,1000/64/1.", valueName: "shapes"))
+    var scenarios: String?
+
     @Option(help: "How often everything is measured. (default: 5, or 3 with --quick)")
     var rounds: Int?
 
@@ -25,10 +38,19 @@ struct Run: ParsableCommand {
     func validate() throws {
         guard rounds ?? 1 >= 1 else { throw ValidationError("--rounds must be at least 1.") }
         guard 0.05...600 ~= seconds ?? 1 else { throw ValidationError("--seconds must be between 0.05 and 600.") }
+        guard try !Choices.scenarios(scenarios ?? "1/1/1").isEmpty, try !chosen().isEmpty else {
+            throw ValidationError("There is nothing to measure.")
+        }
     }
 
     func run() throws {
+        let lineup = try Lineup(try chosen())
+        for absent in lineup.absent {
+            printToStandardError("not here: \(absent.contender.rawValue): \(absent.reason)")
+        }
         let schedule = Schedule(
+            contenders: lineup.present,
+            scenarios: try scenarios.map(Choices.scenarios) ?? Scenario.all,
             rounds: rounds ?? (quick ? 3 : 5),
             warmup: .milliseconds(quick ? 150 : 500),
             measured: .seconds(seconds ?? (quick ? 0.5 : 2))
@@ -37,8 +59,18 @@ struct Run: ParsableCommand {
         let machine = Machine.present(plan)
         let results = schedule.run(plan)
 
-        Report(machine: machine, schedule: schedule, results: results).print()
-        if let json { try RawResults(machine: machine, measurements: results.measurements).write(to: json) }
+        Report(machine: machine, schedule: schedule, results: results, absent: lineup.absent).print()
+        if let json {
+            try RawResults(
+                machine: machine, peerVersions: lineup.versions, absentPeers: lineup.absent,
+                measurements: results.measurements
+            ).write(to: json)
+        }
         if results.nothingMeasured || !results.mismatched.isEmpty { throw ExitCode.failure }
+    }
+
+    private func chosen() throws -> [Contender] {
+        let chosen = try contenders.map(Choices.contenders) ?? Contender.ours
+        return Contender.allCases.filter { chosen.contains($0) || peers && $0.peer != nil }
     }
 }
