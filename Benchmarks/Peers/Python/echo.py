@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The echo server an asyncio user would write for speed: a Protocol, not streams. `--uvloop` runs it on uvloop.
+"""The echo server an asyncio user would write for speed, for asyncio's own loop or, with `--uvloop`, for uvloop.
 
-Both loops turn TCP_NODELAY on by themselves. A transport that has more to send than it likes stops its own reading,
-so a slow peer cannot make us hold everything.
+A BufferedProtocol rather than streams or a plain Protocol: on CPython 3.11 the plain one has asyncio make a 256 KiB
+`bytes` for every receive and cost three times as much. One buffer serves all connections, as each answer is copied out
+of it at once; transports keep what they could not send, so it may not be lent to them. Both loops turn TCP_NODELAY on
+by themselves.
 """
 
 import argparse
@@ -10,14 +12,21 @@ import asyncio
 import signal
 import socket
 
+received = bytearray(64 * 1024)
+view = memoryview(received)
 
-class Echo(asyncio.Protocol):
+
+class Echo(asyncio.BufferedProtocol):
     def connection_made(self, transport):
         self.transport = transport
 
-    def data_received(self, data):
-        self.transport.write(data)
+    def get_buffer(self, sizehint):
+        return received
 
+    def buffer_updated(self, count):
+        self.transport.write(bytes(view[:count]))
+
+    # A slow peer must not make us hold everything.
     def pause_writing(self):
         self.transport.pause_reading()
 
