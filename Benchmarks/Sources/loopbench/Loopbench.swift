@@ -14,7 +14,8 @@ struct Loopbench: ParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            Run.self, Serve.self, Doctor.self, Counts.self, MeasureLoops.self, LoopWorker.self, DrawReport.self,
+            Run.self, Serve.self, Doctor.self, Counts.self, MeasureLoops.self, LoopWorker.self, Peers.self,
+            DrawReport.self,
         ]
     )
 }

@@ -52,7 +52,7 @@ struct Counts: ParsableCommand {
             connections: connections, messages: messages, repetitions: repetitions, plan: .available()
         )
         var counts: [Contender: EchoCounts] = [:]
-        for contender in Contender.allCases {
+        for contender in Contender.ours {
             printToStandardError("counting \(contender.rawValue)")
             counts[contender] = counter.count(contender)
         }

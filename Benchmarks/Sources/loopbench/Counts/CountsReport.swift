@@ -9,7 +9,7 @@ struct CountsReport {
             header: ["contender", "mallocs/echo", "kernel entries/echo", "/ floor", "by name"],
             leftAligned: [0, 4]
         )
-        for contender in Contender.allCases {
+        for contender in Contender.ours {
             let own = counts[contender]
             table.add([
                 contender.rawValue,
@@ -38,7 +38,7 @@ struct CountsReport {
     }
 
     private var failures: [String] {
-        Contender.allCases.compactMap { contender in
+        Contender.ours.compactMap { contender in
             counts[contender]?.failure.map { "\(contender.rawValue): \($0)" }
         }
     }

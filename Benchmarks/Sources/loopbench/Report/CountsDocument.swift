@@ -16,12 +16,12 @@ struct CountsDocument: Encodable {
     }
 
     /// As `loopbench counts` counts when it is told nothing else.
-    static func counted(_ machine: Machine, _ plan: CPUPlan) -> CountsDocument {
+    static func counted(_ machine: Machine, _ plan: CPUPlan, _ contenders: [Contender]) -> CountsDocument {
         var entries: [Entry] = []
         for connections in [1, 50] {
             let counter = EchoCounter(connections: connections, messages: 1000, repetitions: 3, plan: plan)
             let scenario = Scenario(connections: connections, messageBytes: 64, depth: 1)
-            for contender in Contender.allCases {
+            for contender in contenders where contender.peer == nil {
                 printToStandardError("counting \(contender.rawValue), \(scenario.label)")
                 let own = counter.count(contender)
                 entries.append(

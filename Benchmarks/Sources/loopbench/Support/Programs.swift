@@ -20,6 +20,9 @@ enum Programs {
             .first { access($0, X_OK) == 0 }
     }
 
+    static func isExecutable(_ path: String) -> Bool { access(path, X_OK) == 0 }
+
+    /// Where this executable is.
     static func directory() throws -> String {
         guard let resolved = realpath("/proc/self/exe", nil) else {
             throw BenchmarkFailure("cannot find this executable: \(String(cString: strerror(errno)))")
