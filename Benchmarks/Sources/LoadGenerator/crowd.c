@@ -24,6 +24,7 @@ struct member {
 
 struct crowd {
     uint32_t count;
+    uint32_t connected_count; /* or under way, over all members */
     struct member members[];
 };
 
@@ -84,14 +85,25 @@ int crowd_start(struct crowd **crowd, const struct crowd_options *options) {
     return 0;
 }
 
+/* Shares of connections are what is missing to the share of all of them: remainders of many small tasks, each given to
+ * the first member, would make it exceed its room. */
+static uint32_t share_of_task(const struct crowd *crowd, const struct crowd_task *task, uint32_t index) {
+    if (task->work != CROWD_CONNECT)
+        return share(task->count, index, crowd->count);
+    uint32_t before = share(crowd->connected_count, index, crowd->count);
+    return share(crowd->connected_count + task->count, index, crowd->count) - before;
+}
+
 int crowd_begin(struct crowd *crowd, const struct crowd_task *task) {
     for (uint32_t index = 0; index < crowd->count; index++) {
         struct crowd_task own = *task;
-        own.count = share(task->count, index, crowd->count);
+        own.count = share_of_task(crowd, task, index);
         int result = channel_write(crowd->members[index].channel, &own, sizeof own);
         if (result < 0)
             return result;
     }
+    if (task->work == CROWD_CONNECT)
+        crowd->connected_count += task->count;
     return 0;
 }
 
