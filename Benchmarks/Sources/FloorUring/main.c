@@ -111,12 +111,12 @@ static void tick(void) {
 }
 
 int main(int argument_count, char **arguments) {
-    uint16_t port = floor_port_from_arguments(argument_count, arguments);
+    struct floor_arguments parsed = floor_arguments_parse(argument_count, arguments);
     floor_raise_descriptor_limit();
 
     open_ring(&server.ring);
     buffers_open(&server.buffers, &server.ring);
-    server.listener = floor_listen(port, 0);
+    server.listener = floor_listen(parsed, 0);
     arm_signals();
     server_arm_accept(&server);
     floor_announce(server.listener);

@@ -14,7 +14,7 @@ struct Loopbench: ParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            Run.self, Serve.self, Doctor.self, Counts.self, MeasureLoops.self, LoopWorker.self, Peers.self,
+            Run.self, Serve.self, Doctor.self, Counts.self, Grow.self, MeasureLoops.self, LoopWorker.self, Peers.self,
             DrawReport.self,
         ]
     )

@@ -28,6 +28,9 @@ struct Serve: ParsableCommand {
     @Option(help: "Loops, each on a thread of its own, which share the port.")
     var threads = 1
 
+    @Flag(help: "Let other processes listen on the same port; the kernel spreads connections over them.")
+    var sharePort = false
+
     @Option(help: "Seconds to serve; 0 means until a signal.")
     var duration = 0.0
 
@@ -46,7 +49,7 @@ struct Serve: ParsableCommand {
                 servers.append(
                     try EchoServer(
                         loop: loop, way: api, address: address, port: servers.first?.port ?? port,
-                        sharesPort: threads > 1))
+                        sharesPort: sharePort || threads > 1))
             }
         } catch let error as LoopError {
             throw BenchmarkFailure("cannot serve: \(error)")
