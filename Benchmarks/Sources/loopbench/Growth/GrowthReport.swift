@@ -18,13 +18,19 @@ struct GrowthReport {
             "Linux \(results.machine.kernel), \(results.machine.cpu), \(results.machine.cores) CPUs, "
                 + results.machine.date,
             "\(schedule.rounds) rounds, \(schedule.settings.measured) s each, medians; "
-                + "descriptor limit \(schedule.settings.descriptorLimit)",
+                + "descriptor limit \(schedule.settings.descriptorLimit), TCP congestion control \(congestionControl)",
         ]
         for (measure, connections) in schedule.steps {
             lines += ["", title(measure, connections)]
             lines += table(measure, connections).lines().map { "  " + $0 }
         }
         return lines + growthTable + failures
+    }
+
+    /// Some pace what they send, on the loopback device too, which shows with large messages.
+    private var congestionControl: String {
+        text(ofFile: "/proc/sys/net/ipv4/tcp_congestion_control")?.split(separator: "\n").first.map(String.init)
+            ?? "unknown"
     }
 
     private func title(_ measure: GrowthMeasure, _ connections: Int) -> String {
