@@ -23,23 +23,30 @@ final class EchoServer: @unchecked Sendable {
     private let way: Serve.Way
     private var counts = ServedCounts()
     private var failure: (any Error)?
+    /// How many connections may still close before the server ends by itself; nil where it waits to be stopped.
+    private var closesLeft: Int?
     private let done = DispatchSemaphore(value: 0)
 
     var port: UInt16 { listener.address.port }
     var address: SocketAddress { listener.address }
 
-    init(loop name: String, way: Serve.Way, address: String, port: UInt16, sharesPort: Bool) throws {
+    init(
+        loop name: String, way: Serve.Way, address: String, port: UInt16, sharesPort: Bool, untilClosed: Int? = nil
+    ) throws {
         loop = try LoopPolicies.resolve(name).policy.makeLoop()
         var options = ListenOptions()
         options.backlog = 4096
         options.reusePort = sharesPort
         listener = try Listener(on: loop, address: address, port: port, options: options)
         self.way = way
+        closesLeft = untilClosed
     }
 
     func start() {
         let thread = Thread { [self] in
             do { try serve() } catch { failure = error }
+            // The main thread waits for a signal, whoever sends it.
+            if closesLeft == 0 { kill(getpid(), SIGTERM) }
             done.signal()
         }
         thread.name = "echo"
@@ -84,10 +91,18 @@ final class EchoServer: @unchecked Sendable {
             // The client went away, or the server stops: either way this connection is over.
         }
         await connection.close()
+        closed()
+    }
+
+    /// On the loop's thread, once per connection.
+    private func closed() {
+        guard let left = closesLeft, left > 0 else { return }
+        closesLeft = left - 1
+        if left == 1 { loop.stop() }
     }
 
     private func serveCallback() throws {
-        let echo = Echo()
+        let echo = Echo(server: self)
         try listener.start { [self] connection in
             counts.connections += 1
             try? connection.start(echo)
@@ -97,10 +112,15 @@ final class EchoServer: @unchecked Sendable {
     private final class Echo: StreamHandler {
         /// Beyond this much unsent, a peer that does not read is dropped rather than fill our memory.
         private let limit = 16 << 20
+        private unowned let server: EchoServer
+
+        init(server: EchoServer) { self.server = server }
 
         func received(_ bytes: consuming ReceivedBytes, on connection: Connection) {
             do { try connection.send(bytes) } catch { return connection.abort() }
             if connection.unsentByteCount > limit { connection.abort() }
         }
+
+        func lost(_ connection: Connection, error: LoopError?) { server.closed() }
     }
 }

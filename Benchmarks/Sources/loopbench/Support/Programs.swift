@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import ChildProcess
 import Glibc
 
 /// Finds what the build put next to this executable, so a benchmark never runs yesterday's server from elsewhere.
@@ -18,6 +19,24 @@ enum Programs {
         return String(cString: list).split(separator: ":")
             .map { "\($0)/\(name)" }
             .first { access($0, X_OK) == 0 }
+    }
+
+    /// Runs a short helper to its end.
+    /// - Throws: ``BenchmarkFailure`` with what it said when it did not end well within a minute.
+    static func run(_ command: [String]) throws {
+        var process = child()
+        let started = withCStrings(command) { arguments in
+            withCStrings([]) { child_start(&process, arguments, $0, -1) }
+        }
+        guard started == 0 else {
+            throw BenchmarkFailure("cannot start \(command[0]): \(String(cString: strerror(-started)))")
+        }
+        defer { child_close(&process) }
+        let ended = child_await_end(&process, 60_000) == 1
+        let status = child_stop(&process, 0)
+        guard ended, status == 0 else {
+            throw BenchmarkFailure("\(command[0]) failed: \(ServerProcess.words(from: process.errors))")
+        }
     }
 
     private static func directory() throws -> String {
