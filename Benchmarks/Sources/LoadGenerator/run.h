@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* run.h: one run of the generator and the parts it is made of.
  *
- * run.c owns the phases, connect.c the way to established connections, stream.c one connection's bytes. */
+ * run.c owns the phases, connect.c the way to established connections, stream.c one connection's bytes, lockstep.c the
+ * exchange in waves. */
 #ifndef LOAD_RUN_H
 #define LOAD_RUN_H
 
@@ -10,6 +11,9 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+
+/* Nothing came back for so long: the server hangs, or the machine does. */
+#define SILENCE_NS_MAX (5ull * 1000 * 1000 * 1000)
 
 enum phase { PHASE_CONNECT, PHASE_WARMUP, PHASE_MEASURE, PHASE_DRAIN };
 
@@ -37,6 +41,7 @@ struct run {
     uint64_t now_ns;          /* read once per receive */
     uint64_t phase_ns;        /* when the present phase began */
     uint64_t progress_ns;     /* when bytes last came back */
+    uint64_t start_limit;     /* messages each stream may have started by now; 0: no limit */
     uint64_t in_flight_count; /* messages, over all streams */
     unsigned char scratch[PIECE_BYTES_MAX];
 };

@@ -8,9 +8,9 @@ struct CountsReport {
         var table = Table(
             header: [
                 "contender", "mallocs", "entries", "/ floor", "instructions", "/ floor", "retains", "releases",
-                "system calls",
+                "sleeps", "completions/entry", "entries/tick", "system calls",
             ],
-            leftAligned: [0, 8]
+            leftAligned: [0, 11]
         )
         for contender in Contender.allCases {
             let own = counts[contender]
@@ -23,6 +23,9 @@ struct CountsReport {
                 ratioToFloor(contender, \.instructions),
                 Format.fixed(own?.retains, 2),
                 Format.fixed(own?.releases, 2),
+                Format.fixed(own?.contextSwitches, 3),
+                Format.fixed(own?.completionsPerEntry, 2),
+                Format.fixed(own?.entriesPerTick, 2),
                 byName(own?.syscalls ?? [:]),
             ])
         }

@@ -7,12 +7,24 @@ import Foundation
 struct ServedCounts {
     var connections = 0
     var reads = 0
+    var passes: UInt64 = 0
     var kernelEntries: UInt64 = 0
+    var completions: UInt64 = 0
 
     mutating func add(_ other: ServedCounts) {
         connections += other.connections
         reads += other.reads
+        passes += other.passes
         kernelEntries += other.kernelEntries
+        completions += other.completions
+    }
+
+    /// For `loopbench counts`, which reads the same line from the floors.
+    var statisticsLine: String {
+        var used = rusage()
+        getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &used)
+        return "statistics ticks=\(passes) entries=\(kernelEntries) completions=\(completions)"
+            + " voluntary-switches=\(used.ru_nvcsw) involuntary-switches=\(used.ru_nivcsw)"
     }
 }
 
@@ -67,7 +79,10 @@ final class EchoServer: @unchecked Sendable {
         case .callback: try serveCallback()
         }
         try loop.run()
-        counts.kernelEntries = loop.statistics.kernelEntries
+        let statistics = loop.statistics
+        counts.passes = statistics.passes
+        counts.kernelEntries = statistics.kernelEntries
+        counts.completions = statistics.completions
         listener.close()
         try loop.close()
     }

@@ -64,6 +64,7 @@ struct Serve: ParsableCommand {
         for server in servers { server.stop() }
         let total = servers.reduce(into: ServedCounts()) { $0.add($1.join()) }
         print("served \(total.connections) connections, \(total.reads) reads, \(total.kernelEntries) kernel entries")
+        print(total.statisticsLine)
     }
 
     private func raiseDescriptorLimit() {

@@ -13,6 +13,17 @@ enum Programs {
         return path
     }
 
+    /// The nearest folder of this name in one of the folders above this executable, or nil.
+    static func folderAbove(_ name: String) throws -> String? {
+        var path = try directory()
+        while let slash = path.lastIndex(of: "/") {
+            let candidate = "\(path)/\(name)"
+            if access(candidate + "/.", R_OK) == 0 { return candidate }
+            path = String(path[..<slash])
+        }
+        return nil
+    }
+
     /// Where a program of this name is in PATH, or nil.
     static func inPath(_ name: String) -> String? {
         guard let list = getenv("PATH") else { return nil }

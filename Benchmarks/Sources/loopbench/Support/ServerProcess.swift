@@ -56,6 +56,17 @@ final class ServerProcess {
         child_stop(&process, Self.graceMilliseconds) == 0
     }
 
+    /// What it has printed since its `listening on` line, once it has ended.
+    func remainingLines() -> [String] {
+        var lines: [String] = []
+        var line = [CChar](repeating: 0, count: 512)
+        while true {
+            let length = child_read_line(process.output, &line, line.count, 0)
+            guard length >= 0 else { return lines }
+            lines.append(Self.text(line.prefix(Int(length))))
+        }
+    }
+
     /// What the process has said on standard error so far, on one line.
     var complaints: String { Self.words(from: process.errors) }
 
