@@ -148,6 +148,17 @@ int child_read_line(int output, char *line, size_t capacity, int wait_ms_max) {
     return (int)length;
 }
 
+int child_await_end(const struct child *child, int wait_ms_max) {
+    if (child->pid <= 0)
+        return 1;
+    int handle = pidfd_open(child->pid, 0);
+    if (handle < 0)
+        return -errno;
+    int ended = wait_readable(handle, clock_ms() + wait_ms_max);
+    close(handle);
+    return ended;
+}
+
 int child_stop(struct child *child, int grace_ms) {
     if (child->pid <= 0)
         return 0;

@@ -59,10 +59,12 @@ static void on_readable(struct ev_loop *loop, ev_io *watcher, int events) {
 
     server->entry_count++;
     ssize_t received = recv(watcher->fd, server->scratch, sizeof server->scratch, 0);
-    if (received < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (received <= 0)
+    if (received <= 0) {
+        server->event_count++;
+        if (received < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
         return connection_close(loop, connection);
+    }
     server->request_count++;
 
     ssize_t sent = send_some(connection, server->scratch, (size_t)received);
@@ -76,6 +78,7 @@ static void on_writable(struct ev_loop *loop, ev_io *watcher, int events) {
     (void)events;
     struct connection *connection = watcher->data;
 
+    connection->server->event_count++;
     ssize_t sent =
         send_some(connection, connection->rest + connection->rest_begin, connection->rest_end - connection->rest_begin);
     if (sent < 0)

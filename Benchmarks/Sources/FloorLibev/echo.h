@@ -21,6 +21,7 @@ struct server {
     ev_io accept;
     int listener;
     uint64_t request_count;
+    uint64_t event_count; /* readiness events that brought no request: those need no count of their own */
     uint64_t entry_count; /* accept, recv and send calls; the loop's own waits are added at the end */
     char scratch[RECEIVE_BYTES_MAX];
 };

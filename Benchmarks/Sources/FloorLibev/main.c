@@ -14,6 +14,7 @@ static struct server server;
 
 static void on_acceptable(struct ev_loop *loop, ev_io *watcher, int events) {
     (void)events;
+    server.event_count++;
     for (int batch = 0; batch < ACCEPT_BATCH_MAX; batch++) {
         int fd = accept4(server.listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         server.entry_count++;
@@ -59,6 +60,12 @@ int main(int argument_count, char **arguments) {
 
     ev_run(loop, 0);
 
-    floor_farewell(server.request_count, server.entry_count + ev_iteration(loop));
+    floor_farewell(&(struct floor_counts){
+        .requests = server.request_count,
+        .calls = server.entry_count + ev_iteration(loop),
+        .ticks = ev_iteration(loop),
+        .entries = ev_iteration(loop),
+        .completions = server.event_count + server.request_count,
+    });
     return 0;
 }

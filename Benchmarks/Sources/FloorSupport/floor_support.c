@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* floor_support.c: arguments, the listening socket and the two lines a floor prints. */
+/* floor_support.c: arguments, the listening socket and the lines a floor prints. */
 #include "floor_support.h"
 
 #include <arpa/inet.h>
@@ -75,8 +75,13 @@ void floor_announce(int listener) {
     fflush(stdout);
 }
 
-void floor_farewell(uint64_t request_count, uint64_t entry_count) {
-    printf("served %" PRIu64 " requests, %" PRIu64 " kernel entries\n", request_count, entry_count);
+void floor_farewell(const struct floor_counts *counts) {
+    struct rusage used = {0};
+    (void)getrusage(RUSAGE_SELF, &used);
+    printf("served %" PRIu64 " requests, %" PRIu64 " kernel entries\n", counts->requests, counts->calls);
+    printf("statistics ticks=%" PRIu64 " entries=%" PRIu64 " completions=%" PRIu64
+           " voluntary-switches=%ld involuntary-switches=%ld\n",
+           counts->ticks, counts->entries, counts->completions, used.ru_nvcsw, used.ru_nivcsw);
     fflush(stdout);
 }
 

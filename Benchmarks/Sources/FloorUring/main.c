@@ -51,6 +51,7 @@ struct io_uring_sqe *server_sqe(struct server *target) {
     while (sqe == NULL) {
         check_entry(io_uring_submit(&target->ring));
         target->entry_count++;
+        target->refill_count++;
         sqe = io_uring_get_sqe(&target->ring);
     }
     return sqe;
@@ -124,6 +125,13 @@ int main(int argument_count, char **arguments) {
     while (!server.stopping)
         tick();
 
-    floor_farewell(server.request_count, server.entry_count);
+    floor_farewell(&(struct floor_counts){
+        .requests = server.request_count,
+        .calls = server.entry_count,
+        .ticks = server.entry_count - server.refill_count,
+        .entries = server.entry_count,
+        /* The ring's own count, which wraps after 2^32. */
+        .completions = *server.ring.cq.khead,
+    });
     return 0;
 }

@@ -31,6 +31,7 @@ struct server {
     struct connection *starved_tail;
     uint64_t request_count;
     uint64_t entry_count;
+    uint64_t refill_count; /* entries among them for want of room in the submission queue */
 };
 
 /* A blank submission; enters the kernel first when the queue is full. */

@@ -4,6 +4,7 @@
  * Draining waits for what is still in flight, so that those bytes are compared too and the server sees orderly
  * closes. With a fixed number of echoes there is no warm-up and the measured time ends with the last echo. */
 #include "affinity.h"
+#include "lockstep.h"
 #include "run.h"
 
 #include <errno.h>
@@ -15,8 +16,6 @@
 #include <unistd.h>
 
 #define EVENT_COUNT_MAX 1024
-/* Nothing came back for so long: the server hangs, or the machine does. */
-#define SILENCE_NS_MAX (5ull * 1000 * 1000 * 1000)
 
 uint64_t run_clock_ns(void) {
     struct timespec now;
@@ -131,6 +130,12 @@ static int start(struct run *run) {
     for (uint32_t index = 0; index < run->connected_count; index++)
         rewind_stream(&run->streams[index]);
     enter_phase(run, run->options->echo_count_each > 0 ? PHASE_MEASURE : PHASE_WARMUP);
+    if (run->options->lockstep) {
+        int result = lockstep_exchange(run);
+        advance_phase(run);
+        return result;
+    }
+    run->start_limit = run->options->echo_count_each;
     for (uint32_t index = 0; index < run->connected_count; index++) {
         run->now_ns = run_clock_ns();
         int result = stream_start(run, &run->streams[index]);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* run.h: one run of the generator and the parts it is made of.
  *
- * run.c owns the phases, connect.c the way to established connections, stream.c one connection's bytes. A crowd keeps
- * its run, and so its connections, for several episodes of echoes; load_run() has one. */
+ * run.c owns the phases, connect.c the way to established connections, stream.c one connection's bytes, lockstep.c the
+ * exchange in waves. A crowd keeps its run, and so its connections, for several episodes of echoes; load_run() has
+ * one. */
 #ifndef LOAD_RUN_H
 #define LOAD_RUN_H
 
@@ -11,6 +12,9 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+
+/* Nothing came back for so long: the server hangs, or the machine does. */
+#define SILENCE_NS_MAX (5ull * 1000 * 1000 * 1000)
 
 enum phase { PHASE_CONNECT, PHASE_WARMUP, PHASE_MEASURE, PHASE_DRAIN };
 
@@ -40,6 +44,7 @@ struct run {
     uint64_t now_ns;          /* read once per receive */
     uint64_t phase_ns;        /* when the present phase began */
     uint64_t progress_ns;     /* when bytes last came back */
+    uint64_t start_limit;     /* messages each stream may have started by now; 0: no limit */
     uint64_t in_flight_count; /* messages, over all streams */
     unsigned char scratch[PIECE_BYTES_MAX];
 };

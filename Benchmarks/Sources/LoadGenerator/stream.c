@@ -11,8 +11,7 @@
 static bool may_start(const struct run *run, const struct stream *stream) {
     if (run->phase == PHASE_DRAIN)
         return false;
-    uint64_t limit = run->options->echo_count_each;
-    return limit == 0 || stream->started_count < limit;
+    return run->start_limit == 0 || stream->started_count < run->start_limit;
 }
 
 /* Mixed sizes are a fixed series, every octave from 16 bytes to 64 KiB as often as the others: the 64-bit finaliser of

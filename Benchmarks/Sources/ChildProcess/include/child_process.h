@@ -22,6 +22,10 @@ int child_start(struct child *child, char *const *arguments, char *const *enviro
  * Returns the length, -EPIPE when the output ended first, -ETIMEDOUT, or another negated errno. */
 int child_read_line(int output, char *line, size_t capacity, int wait_ms_max);
 
+/* Waits at most `wait_ms_max` for it to end without being asked. Returns 1 when it has, 0 when not, or a negated
+ * errno. child_stop() reaps it all the same. */
+int child_await_end(const struct child *child, int wait_ms_max);
+
 /* Asks with SIGTERM, insists with SIGKILL after `grace_ms`, reaps. Returns the wait status, or a negated errno.
  * `child->pid` is 0 afterwards; asking again does nothing and returns 0. */
 int child_stop(struct child *child, int grace_ms);

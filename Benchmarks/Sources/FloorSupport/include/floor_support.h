@@ -23,8 +23,18 @@ int floor_listen(struct floor_arguments arguments, int type_flags);
 /* Prints `listening on 127.0.0.1:PORT` and flushes: whoever started us waits for this line. */
 void floor_announce(int listener);
 
-/* Prints the closing line. A request is what one receive delivered, so pipelined messages may share one. */
-void floor_farewell(uint64_t request_count, uint64_t entry_count);
+/* What a floor did. A request is what one receive delivered, so pipelined messages may share one. */
+struct floor_counts {
+    uint64_t requests;
+    uint64_t calls;       /* all system calls of the steady state */
+    uint64_t ticks;       /* rounds of the loop */
+    uint64_t entries;     /* system calls to submit or to wait */
+    uint64_t completions; /* completions or readiness events taken */
+};
+
+/* Prints the closing lines: one for people, one of the form that `loopbench serve` prints as well, with the context
+ * switches of the whole life added. */
+void floor_farewell(const struct floor_counts *counts);
 
 /* Soft descriptor limit to the hard one: a thousand connections do not fit the usual 1024. */
 void floor_raise_descriptor_limit(void);

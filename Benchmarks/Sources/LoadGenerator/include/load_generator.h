@@ -20,6 +20,7 @@ struct load_options {
     uint64_t warmup_ns; /* echoes before this are not counted */
     uint64_t measure_ns;
     uint64_t echo_count_each; /* not 0: exactly so many echoes per connection, both times above are ignored */
+    bool lockstep;            /* with echo_count_each and server_pid: in waves, see lockstep.c */
     int cpu;                  /* the calling thread stays on it during the run; negative: anywhere */
     int server_pid;           /* whose CPU time to read at both ends of the measured time; 0: nobody's */
 };

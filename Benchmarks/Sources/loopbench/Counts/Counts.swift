@@ -1,61 +1,112 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import FoundationEssentials
 
 /// `loopbench counts`: costs that can be counted, and so compared from machine to machine.
 struct Counts: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Counts mallocs and kernel entries per echo and compares them with the floors."
+        abstract: "Counts what an echo costs (mallocs, kernel entries, instructions) and compares with the floors."
     )
 
-    @Option(help: "Connections, each with one 64-byte message in flight; may be given several times.")
-    var connections = [1, 50]
+    @Option(help: "Connections/bytes/depth; may be given several times.")
+    var scenario = Scenario.counted
 
-    @Option(help: "Echoes on each connection that are counted.")
-    var messages = 1000
+    @Option(help: "Only this contender and its floor, as \"proactor async\"; may be given several times.")
+    var only: [String] = []
 
-    @Option(help: "How often each count is taken; the median is reported.")
+    @Option(
+        help: """
+            Waves that are counted; in each, every connection has all its messages echoed. (default: 200 with one \
+            connection, else 100)
+            """)
+    var waves: Int?
+
+    @Option(help: "How often each life is repeated; the least of each count is taken.")
     var repetitions = 3
 
-    @Flag(help: "Exit with 1 when a loop costs more than its limits.")
+    @Option(
+        help: ArgumentHelp(
+            "Print where each contender's instructions go, and keep callgrind's files there.", valueName: "dir"))
+    var profile: String?
+
+    @Option(help: ArgumentHelp("Write every count and the machine's facts there.", valueName: "file"))
+    var json: String?
+
+    @Flag(help: "Exit with 1 when a loop costs more than its thresholds say.")
     var check = false
 
+    @Option(help: ArgumentHelp("Where they are. (default: Thresholds above this program)", valueName: "dir"))
+    var thresholds: String?
+
     func validate() throws {
-        guard !connections.isEmpty, connections.allSatisfy({ 1...10_000 ~= $0 }) else {
-            throw ValidationError("--connections must be from 1 to 10000.")
-        }
-        guard messages >= 1 else { throw ValidationError("--messages must be at least 1.") }
+        guard waves ?? 1 >= 1 else { throw ValidationError("--waves must be at least 1.") }
         guard repetitions >= 1 else { throw ValidationError("--repetitions must be at least 1.") }
+        for name in only where Contender(rawValue: name) == nil {
+            let names = Contender.allCases.map { "\"\($0.rawValue)\"" }.joined(separator: ", ")
+            throw ValidationError("\(name) is none of \(names).")
+        }
     }
 
     func run() throws {
-        if SyscallCount() == nil {
-            printToStandardError("strace is missing, so system calls are not counted: apt-get install strace")
-        }
+        sayWhatIsMissing()
+        let limits = check ? try Thresholds.load(from: thresholds ?? Programs.folderAbove("Thresholds") ?? ".") : []
+        if let profile { try FileManager.default.createDirectory(atPath: profile, withIntermediateDirectories: true) }
+        let plan = CPUPlan.available()
+        var record = CountsJSON(machine: .present(plan))
         var complaints: [String] = []
-        var allFailed = true
-        for connections in connections {
-            let counts = count(connections)
-            print("\(connections) connection\(connections == 1 ? "" : "s") x 64 bytes x depth 1")
+        var hints: [String] = []
+        for scenario in scenario {
+            let counter = EchoCounter(
+                scenario: scenario, waves: waves ?? (scenario.connections == 1 ? 200 : 100), repetitions: repetitions,
+                plan: plan, callgrind: Callgrind(), profiles: profile)
+            let counts = count(counter)
+            print("\(scenario.title), per echo")
             CountsReport(counts: counts).lines().forEach { print($0) }
-            complaints += CountLimits.complaints(about: counts, connections: connections)
-            if counts.values.contains(where: { $0.failure == nil }) { allFailed = false }
+            if profile != nil { printProfiles(counts) }
+            print("")
+            record.add(scenario, counts)
+            let outcome = ThresholdCheck(limits, scenario: scenario, counts: counts, echoes: counter.echoes)
+            complaints += outcome.complaints
+            hints += outcome.hints
         }
-        if allFailed { throw ExitCode.failure }
-        guard check else { return }
+        if let json { try record.write(to: json) }
+        hints.forEach { print($0) }
         complaints.forEach { print("check failed: \($0)") }
-        if !complaints.isEmpty { throw ExitCode.failure }
+        let allFailed = record.counts.allSatisfy { $0.own.failure != nil }
+        if allFailed || !complaints.isEmpty { throw ExitCode.failure }
     }
 
-    private func count(_ connections: Int) -> [Contender: EchoCounts] {
-        let counter = EchoCounter(
-            connections: connections, messages: messages, repetitions: repetitions, plan: .available()
-        )
+    private func count(_ counter: EchoCounter) -> [Contender: EchoCounts] {
         var counts: [Contender: EchoCounts] = [:]
-        for contender in Contender.ours {
-            printToStandardError("counting \(contender.rawValue)")
+        for contender in contenders {
+            printToStandardError("counting \(contender.rawValue), \(counter.scenario.label)")
             counts[contender] = counter.count(contender)
         }
         return counts
+    }
+
+    private var contenders: [Contender] {
+        let named = only.compactMap(Contender.init(rawValue:))
+        guard !named.isEmpty else { return Contender.allCases }
+        return Contender.allCases.filter { contender in
+            named.contains { $0 == contender || $0.floor == contender }
+        }
+    }
+
+    private func sayWhatIsMissing() {
+        if SyscallCount() == nil {
+            printToStandardError("strace is missing, so system calls are not counted: apt-get install strace")
+        }
+        if Callgrind() == nil {
+            printToStandardError("valgrind is missing, so instructions are not counted: apt-get install valgrind")
+        }
+    }
+
+    private func printProfiles(_ counts: [Contender: EchoCounts]) {
+        for contender in Contender.allCases {
+            guard let profile = counts[contender]?.profile else { continue }
+            ProfileReport(contender: contender, profile: profile).lines().forEach { print($0) }
+        }
     }
 }

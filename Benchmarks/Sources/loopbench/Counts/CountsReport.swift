@@ -6,8 +6,11 @@ struct CountsReport {
 
     func lines() -> [String] {
         var table = Table(
-            header: ["contender", "mallocs/echo", "kernel entries/echo", "/ floor", "by name"],
-            leftAligned: [0, 4]
+            header: [
+                "contender", "mallocs", "entries", "/ floor", "instructions", "/ floor", "retains", "releases",
+                "sleeps", "completions/entry", "entries/tick", "system calls",
+            ],
+            leftAligned: [0, 11]
         )
         for contender in Contender.ours {
             let own = counts[contender]
@@ -15,18 +18,26 @@ struct CountsReport {
                 contender.rawValue,
                 Format.fixed(own?.mallocs, 3),
                 Format.fixed(own?.kernelEntries, 3),
-                contender.isFloor ? "" : Format.fixed(ratioToFloor(contender), 2),
+                ratioToFloor(contender, \.kernelEntries),
+                Format.fixed(own?.instructions, 0),
+                ratioToFloor(contender, \.instructions),
+                Format.fixed(own?.retains, 2),
+                Format.fixed(own?.releases, 2),
+                Format.fixed(own?.contextSwitches, 3),
+                Format.fixed(own?.completionsPerEntry, 2),
+                Format.fixed(own?.entriesPerTick, 2),
                 byName(own?.syscalls ?? [:]),
             ])
         }
         return table.lines() + failures
     }
 
-    private func ratioToFloor(_ contender: Contender) -> Double? {
-        guard let own = counts[contender]?.kernelEntries, let floor = counts[contender.floor]?.kernelEntries else {
-            return nil
+    private func ratioToFloor(_ contender: Contender, _ count: KeyPath<EchoCounts, Double?>) -> String {
+        if contender.isFloor { return "" }
+        guard let own = counts[contender]?[keyPath: count], let floor = counts[contender.floor]?[keyPath: count] else {
+            return Format.fixed(nil, 2)
         }
-        return own / floor
+        return Format.fixed(own / floor, 2)
     }
 
     /// The dearest first; what rounds to nothing is left out.

@@ -1,85 +1,135 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Counts per echo: a server's life with 2N echoes per connection less one with N, over the echoes that makes.
+import FoundationEssentials
+
+/// Counts per echo: a server's long life less a short one, over the echoes that makes.
 ///
 /// Start, accepts, warm-up of caches and the end are in both lives and cancel; what is left is the steady state.
+/// The load comes in waves that find the server asleep, so that batches are the same in every life.
 struct EchoCounter {
-    /// Echoes on each connection of the run that is subtracted: everything a server does once.
+    /// Waves of the life that is subtracted: everything a server does once.
     private static let warmUp = 20
+    /// Otherwise Swift hashes with another seed in each life, and parsing the same arguments costs differently.
+    private static let sameHashes = "SWIFT_DETERMINISTIC_HASHING=1"
+    /// How long a server may take to end when its last connection has; under valgrind it writes its profile then.
+    private static let endMillisecondsMax: Int32 = 20_000
 
-    let connections: Int
-    let messages: Int
+    let scenario: Scenario
+    let waves: Int
     let repetitions: Int
     let plan: CPUPlan
+    let callgrind: Callgrind?
+    /// Where profiles are kept.
+    let profiles: String?
 
     private let generator = Generator()
 
-    init(connections: Int, messages: Int, repetitions: Int, plan: CPUPlan) {
-        self.connections = connections
-        self.messages = messages
+    init(
+        scenario: Scenario, waves: Int, repetitions: Int, plan: CPUPlan, callgrind: Callgrind?, profiles: String?
+    ) {
+        self.scenario = scenario
+        self.waves = waves
         self.repetitions = repetitions
         self.plan = plan
+        self.callgrind = callgrind
+        self.profiles = profiles
     }
 
     func count(_ contender: Contender) -> EchoCounts {
         var counts = EchoCounts()
         do {
-            let command = try contender.command()
-            counts.mallocs = try mallocs(command)
-            counts.syscalls = try syscalls(command)
+            let command = try command(contender)
+            counts.own = try steadyState { try own(command, $0) }
+            counts.syscalls = try SyscallCount() == nil ? nil : steadyState { try syscalls(command, $0) }
+            counts.profile = try profile(command, contender)
         } catch {
             counts.failure = "\(error)"
         }
         return counts
     }
 
-    private func mallocs(_ command: [String]) throws -> Double? {
-        let differences = try (0..<repetitions).map { _ in
-            let warmedUp = try mallocs(command, Self.warmUp)
-            return try perEcho(mallocs(command, Self.warmUp + messages) - warmedUp)
-        }
-        return Spread(differences)?.median
+    /// The loops' server is told to end by itself: under valgrind a thread that waits in io_uring keeps all others
+    /// from running, and so the one that waits for our signal.
+    private func command(_ contender: Contender) throws -> [String] {
+        let command = try contender.command()
+        return command.dropFirst().first == "serve"
+            ? command + ["--until-closed", "\(scenario.connections)"] : command
     }
 
-    private func mallocs(_ command: [String], _ messages: Int) throws -> Double {
+    // MARK: Counts by name
+
+    /// Each life is lived several times and the least of each count taken: what disturbs a server from outside, such as
+    /// a busy machine, only ever adds to what it must do.
+    private func steadyState(_ life: (_ waves: Int) throws -> [String: Double]) throws -> [String: Double] {
+        func least(_ waves: Int) throws -> [String: Double] {
+            Self.least(try (0..<repetitions).map { _ in try life(waves) })
+        }
+        let warmedUp = try least(Self.warmUp)
+        return try least(Self.warmUp + waves).merging(warmedUp.mapValues { -$0 }, uniquingKeysWith: +)
+            .mapValues { $0 / Double(echoes) }
+    }
+
+    /// A name that a life does not mention was counted 0 times in it.
+    static func least(_ lives: [[String: Double]]) -> [String: Double] {
+        let names = Set(lives.flatMap(\.keys))
+        let pairs = names.map { name in (name, lives.map { $0[name] ?? 0 }.min() ?? 0) }
+        return Dictionary(uniqueKeysWithValues: pairs)
+    }
+
+    /// What the server says of itself, and its mallocs.
+    private func own(_ command: [String], _ waves: Int) throws -> [String: Double] {
         let count = try AllocationCount()
         defer { count.discard() }
-        try serve(command, messages, environment: count.environment)
-        return try count.read()
+        let lines = try serve(command, waves, environment: count.environment)
+        return OwnStatistics.parse(lines).merging(["mallocs": try count.read()]) { $1 }
     }
 
-    /// nil where strace is not installed.
-    private func syscalls(_ command: [String]) throws -> [String: Double]? {
-        var differences: [[String: Double]] = []
-        for _ in 0..<repetitions {
-            guard let warmedUp = try syscalls(command, Self.warmUp),
-                let whole = try syscalls(command, Self.warmUp + messages)
-            else { return nil }
-            differences.append(whole.merging(warmedUp.mapValues { -$0 }, uniquingKeysWith: +))
-        }
-        let names = Set(differences.flatMap(\.keys))
-        return Dictionary(
-            uniqueKeysWithValues: names.map { name in
-                (name, Spread(differences.map { perEcho($0[name] ?? 0) })?.median ?? 0)
-            })
-    }
-
-    private func syscalls(_ command: [String], _ messages: Int) throws -> [String: Double]? {
-        guard let count = SyscallCount() else { return nil }
+    private func syscalls(_ command: [String], _ waves: Int) throws -> [String: Double] {
+        guard let count = SyscallCount() else { return [:] }
         defer { count.discard() }
-        try serve(count.wrap(command), messages, environment: [])
+        try serve(count.wrap(command), waves, environment: [])
         return try count.read()
     }
 
-    private func serve(_ command: [String], _ messages: Int, environment: [String]) throws {
-        let server = try ServerProcess(command: command, cpu: plan.server, environment: environment)
-        let scenario = Scenario(connections: connections, messageBytes: 64, depth: 1)
-        let outcome = try generator.run(scenario, for: .echoes(messages), against: server, cpu: plan.generator)
+    // MARK: Instructions
+
+    /// One pair of lives: the same instructions come out again, to a few in a thousand.
+    private func profile(_ command: [String], _ contender: Contender) throws -> CallgrindProfile? {
+        guard let callgrind else { return nil }
+        let warmedUp = try profile(command, contender, Self.warmUp, callgrind)
+        let whole = try profile(command, contender, Self.warmUp + waves, callgrind)
+        return .perEcho(whole, less: warmedUp, echoes: Double(echoes))
+    }
+
+    private func profile(
+        _ command: [String], _ contender: Contender, _ waves: Int, _ callgrind: Callgrind
+    ) throws -> CallgrindProfile {
+        let life = try callgrind.life(of: command, keeping: profiles.map { "\($0)/\(fileName(contender, waves))" })
+        defer { if profiles == nil { life.discard() } }
+        try serve(life.command, waves, environment: [])
+        return try life.read()
+    }
+
+    /// Tools for such files look for names that begin like this.
+    private func fileName(_ contender: Contender, _ waves: Int) -> String {
+        let name = contender.rawValue.replacing(" ", with: "-")
+        return "callgrind.out.\(name).\(scenario.label.replacing("/", with: "-")).\(waves)"
+    }
+
+    // MARK: A life
+
+    /// - Returns: What the server said at its end.
+    @discardableResult
+    private func serve(_ command: [String], _ waves: Int, environment: [String]) throws -> [String] {
+        let server = try ServerProcess(
+            command: command, cpu: plan.server, environment: environment + [Self.sameHashes])
+        // The server's CPU: waves need it to be theirs alone while they are sent.
+        let outcome = try generator.run(scenario, for: .waves(waves), against: server, cpu: plan.server)
+        if command.contains("--until-closed") { _ = server.awaitEnd(milliseconds: Self.endMillisecondsMax) }
         server.stop()
         guard outcome.mismatches == 0 else { throw BenchmarkFailure("echoed wrong bytes") }
+        return server.remainingLines()
     }
 
-    private func perEcho(_ difference: Double) -> Double {
-        difference / Double(connections * messages)
-    }
+    var echoes: Int { scenario.connections * scenario.depth * waves }
 }

@@ -11,10 +11,12 @@ final class Generator {
         load_samples_free(&samples)
     }
 
-    /// How long a run lasts: by the clock, or by the number of echoes on each connection.
+    /// How long a run lasts: by the clock, or by the number of echoes on each connection. In waves, every connection
+    /// sends all its messages, everything comes back, and the server sleeps before the next wave.
     enum Extent {
         case time(warmup: Duration, measured: Duration)
         case echoes(Int)
+        case waves(Int)
     }
 
     struct Outcome {
@@ -41,6 +43,9 @@ final class Generator {
             options.measure_ns = measured.nanoseconds
         case .echoes(let count):
             options.echo_count_each = UInt64(count)
+        case .waves(let count):
+            options.echo_count_each = UInt64(count * scenario.depth)
+            options.lockstep = true
         }
 
         var result = load_result()

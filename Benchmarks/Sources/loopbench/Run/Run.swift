@@ -73,7 +73,7 @@ struct Run: ParsableCommand {
             absentPeers: lineup.absent, measurements: results.measurements)
         if let json { try raw.write(to: json) }
         if let folder {
-            try folder.write([raw] + (counts ? [CountsDocument.counted(machine, plan, lineup.present)] : []))
+            try folder.write([raw] + (counts ? [CountsJSON.counted(machine, plan, lineup.present)] : []))
         }
         if results.nothingMeasured || !results.mismatched.isEmpty { throw ExitCode.failure }
     }

@@ -34,9 +34,15 @@ struct Serve: ParsableCommand {
     @Option(help: "Seconds to serve; 0 means until a signal.")
     var duration = 0.0
 
+    @Option(help: "Connections after whose closing the server ends by itself; 0 means never.")
+    var untilClosed = 0
+
     func validate() throws {
         guard threads > 0, threads <= 1024 else { throw ValidationError("--threads takes 1 to 1024.") }
         guard duration >= 0, duration.isFinite else { throw ValidationError("--duration takes seconds.") }
+        guard untilClosed >= 0, untilClosed == 0 || threads == 1 else {
+            throw ValidationError("--until-closed takes a count, and one thread.")
+        }
     }
 
     func run() throws {
@@ -49,7 +55,7 @@ struct Serve: ParsableCommand {
                 servers.append(
                     try EchoServer(
                         loop: loop, way: api, address: address, port: servers.first?.port ?? port,
-                        sharesPort: sharePort || threads > 1))
+                        sharesPort: sharePort || threads > 1, untilClosed: untilClosed > 0 ? untilClosed : nil))
             }
         } catch let error as LoopError {
             throw BenchmarkFailure("cannot serve: \(error)")
@@ -62,6 +68,7 @@ struct Serve: ParsableCommand {
         for server in servers.dropFirst() { server.stop() }
         let total = servers.reduce(into: ServedCounts()) { $0.add($1.join()) }
         print("served \(total.connections) connections, \(total.reads) reads, \(total.kernelEntries) kernel entries")
+        print(total.statisticsLine)
     }
 
     private func raiseDescriptorLimit() {
