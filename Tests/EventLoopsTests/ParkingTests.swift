@@ -66,7 +66,7 @@ struct ParkingTests {
             let first = loop.spawn {
                 let bytes = try await connection.read(atLeast: 1)
                 asleep.append(true)
-                await #expect(throws: LoopError.cancelled(operation: "sleep")) { try await loop.sleep(for: .seconds(60)) }
+                #expect(await thrown { try await loop.sleep(for: .seconds(60)) } == .cancelled(operation: "sleep"))
                 for _ in 0..<5 { await Task.yield() }  // still there when the cancel has got through
                 return bytes
             }
