@@ -100,11 +100,11 @@ struct Grow: ParsableCommand {
     }
 
     private func participants() throws -> [Contender] {
-        guard let contenders else { return Contender.allCases }
+        guard let contenders else { return Contender.ours }
         let words = contenders.split(separator: ",")
-        let chosen = Contender.allCases.filter { one in words.contains { one.rawValue.contains($0) } }
+        let chosen = Contender.ours.filter { one in words.contains { one.rawValue.contains($0) } }
         guard !chosen.isEmpty else {
-            throw ValidationError("--contenders names none of \(Contender.allCases.map(\.rawValue)).")
+            throw ValidationError("--contenders names none of \(Contender.ours.map(\.rawValue)).")
         }
         return chosen
     }
