@@ -59,7 +59,10 @@ struct Run: ParsableCommand {
         let machine = Machine.present(plan)
         let results = schedule.run(plan)
 
-        Report(machine: machine, schedule: schedule, results: results, absent: lineup.absent).print()
+        Report(
+            machine: machine, schedule: schedule, results: results, absent: lineup.absent,
+            versions: Set(lineup.versions.values).sorted()
+        ).print()
         if let json {
             try RawResults(
                 machine: machine, peerVersions: lineup.versions, absentPeers: lineup.absent,
