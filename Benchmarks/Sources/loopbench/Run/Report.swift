@@ -7,6 +7,8 @@ struct Report {
     let results: Results
     /// Peers that were asked for and are not here.
     var absent: [AbsentPeer] = []
+    /// What the peers that took part were built from.
+    var versions: [String] = []
 
     func print() {
         lines().forEach { Swift.print($0) }
@@ -32,7 +34,7 @@ struct Report {
         return [
             "Linux \(machine.kernel), \(machine.cpu), \(machine.cores) CPUs, \(machine.date)",
             "\(schedule.rounds) rounds of \(schedule.measured) after \(schedule.warmup) of warm-up, \(pinning)",
-        ]
+        ] + (versions.isEmpty ? [] : ["peers: " + versions.joined(separator: "; ")])
     }
 
     private func table(_ scenario: Scenario) -> Table {

@@ -67,7 +67,10 @@ struct Run: ParsableCommand {
         machine.versions?.merge(lineup.versions) { _, peer in peer }
         let results = schedule.run(plan)
 
-        Report(machine: machine, schedule: schedule, results: results, absent: lineup.absent).print()
+        Report(
+            machine: machine, schedule: schedule, results: results, absent: lineup.absent,
+            versions: Set(lineup.versions.values).sorted()
+        ).print()
         let raw = RawResults(
             machine: machine, command: ThisCommand.repeatable(), peerVersions: lineup.versions,
             absentPeers: lineup.absent, measurements: results.measurements)
