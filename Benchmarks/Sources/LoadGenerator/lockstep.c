@@ -48,8 +48,8 @@ static char thread_state(int tasks, const char *thread) {
 static void give_way(const char *thread) {
     pid_t id = (pid_t)strtol(thread, NULL, 10);
     struct sched_param parameter = {.sched_priority = 0};
-    (void)sched_setscheduler(id, SCHED_BATCH, &parameter);
-    (void)setpriority(PRIO_PROCESS, (id_t)id, SERVER_NICE);
+    (void)sched_setscheduler(id, getenv("POL") ? atoi(getenv("POL")) : SCHED_BATCH, &parameter);
+    (void)setpriority(PRIO_PROCESS, (id_t)id, getenv("NICE") ? atoi(getenv("NICE")) : SERVER_NICE);
 }
 
 /* 1 when all threads of the server sleep, 0 when one runs, or a negated errno. */
@@ -98,6 +98,19 @@ static int exchange_stream(struct run *run, struct stream *stream) {
     return result;
 }
 
+/* Somebody else may want the CPU in the middle of it, and the server run after that. */
+static int send_wave(struct run *run) {
+    uint64_t used_ns = run_server_cpu_ns(run);
+    for (uint32_t index = 0; index < run->options->connection_count; index++) {
+        int result = stream_start(run, &run->streams[index]);
+        if (result < 0)
+            return result;
+    }
+    if (run_server_cpu_ns(run) != used_ns)
+        run->result->disturbed_count++;
+    return 0;
+}
+
 static int finish_wave(struct run *run) {
     while (run->in_flight_count > 0) {
         int result = await_sleep(run, false);
@@ -118,8 +131,8 @@ int lockstep_exchange(struct run *run) {
         run->start_limit += run->options->depth;
         if (run->start_limit > run->options->echo_count_each)
             run->start_limit = run->options->echo_count_each;
-        for (uint32_t index = 0; result >= 0 && index < run->options->connection_count; index++)
-            result = stream_start(run, &run->streams[index]);
+        if (result >= 0)
+            result = send_wave(run);
         if (result >= 0)
             result = finish_wave(run);
         if (result >= 0)

@@ -7,7 +7,7 @@ import Testing
 @testable import loopbench
 
 /// `loopbench grow` in small: few connections, yet two source addresses, two generator and two server processes.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct GrowthTests {
     private var split: GrowthSettings {
         var settings = GrowthSettings(

@@ -6,7 +6,7 @@ import Testing
 @testable import loopbench
 
 /// Peers that are here keep the servers' contract; those that are not are named, and nothing fails for it.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct PeerTests {
     @Test(arguments: Contender.peers)
     func keepsTheContract(_ contender: Contender) throws {

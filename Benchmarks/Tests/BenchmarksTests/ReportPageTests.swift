@@ -6,7 +6,7 @@ import Testing
 @testable import loopbench
 
 /// A page from made-up figures of all kinds: it is whole, asks for nothing from outside, and fits its window.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(5)))
 struct ReportPageTests {
     private static let plots = [
         "rate-against-floor", "proactor-against-peers", "throughput", "throughput-by-load", "cpu-per-request", "p99",

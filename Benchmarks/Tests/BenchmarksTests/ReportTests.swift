@@ -43,15 +43,6 @@ struct ReportTests {
         #expect(AllocationCount.parse("") == nil)
     }
 
-    /// A loop is held to its floor's entries and a tenth more, and to almost no mallocs.
-    @Test func limits() {
-        let floor = EchoCounts(mallocs: 0, syscalls: ["recvfrom": 1, "sendto": 1])
-        let good = EchoCounts(mallocs: 0.001, syscalls: ["recvfrom": 1, "sendto": 1.2])
-        let bad = EchoCounts(mallocs: 0.01, syscalls: ["recvfrom": 1, "sendto": 1.3])
-        #expect(CountLimits.complaints(about: [.libevFloor: floor, .selectorAsync: good], connections: 1).isEmpty)
-        #expect(CountLimits.complaints(about: [.libevFloor: floor, .selectorAsync: bad], connections: 1).count == 2)
-    }
-
     /// Where files went says nothing about the figures, and may say something about somebody's disk.
     @Test func commandIsKeptWithoutFiles() {
         let arguments = ["/somewhere/loopbench", "run", "--json", "a.json", "--rounds", "3", "--report=b", "--quick"]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import FoundationEssentials
+import Glibc
 
 /// Counts per echo: a server's long life less a short one, over the echoes that makes.
 ///
@@ -9,6 +10,8 @@ import FoundationEssentials
 struct EchoCounter {
     /// Waves of the life that is subtracted: everything a server does once.
     private static let warmUp = 20
+    /// Lives without a tracer are short, so there may be more of them.
+    private static let livesUntraced = 3
     /// Otherwise Swift hashes with another seed in each life, and parsing the same arguments costs differently.
     private static let sameHashes = "SWIFT_DETERMINISTIC_HASHING=1"
     /// How long a server may take to end when its last connection has; under valgrind it writes its profile then.
@@ -39,8 +42,9 @@ struct EchoCounter {
         var counts = EchoCounts()
         do {
             let command = try command(contender)
-            counts.own = try steadyState { try own(command, $0) }
-            counts.syscalls = try SyscallCount() == nil ? nil : steadyState { try syscalls(command, $0) }
+            counts.own = try steadyState(lives: repetitions * Self.livesUntraced) { try own(command, $0) }
+            counts.syscalls =
+                try SyscallCount() == nil ? nil : steadyState(lives: repetitions) { try syscalls(command, $0) }
             counts.profile = try profile(command, contender)
         } catch {
             counts.failure = "\(error)"
@@ -60,9 +64,11 @@ struct EchoCounter {
 
     /// Each life is lived several times and the least of each count taken: what disturbs a server from outside, such as
     /// a busy machine, only ever adds to what it must do.
-    private func steadyState(_ life: (_ waves: Int) throws -> [String: Double]) throws -> [String: Double] {
+    private func steadyState(
+        lives: Int, _ life: (_ waves: Int) throws -> [String: Double]
+    ) throws -> [String: Double] {
         func least(_ waves: Int) throws -> [String: Double] {
-            Self.least(try (0..<repetitions).map { _ in try life(waves) })
+            Self.least(try (0..<lives).map { _ in try life(waves) })
         }
         let warmedUp = try least(Self.warmUp)
         return try least(Self.warmUp + waves).merging(warmedUp.mapValues { -$0 }, uniquingKeysWith: +)
@@ -127,6 +133,10 @@ struct EchoCounter {
         let outcome = try generator.run(scenario, for: .waves(waves), against: server, cpu: plan.server)
         if command.contains("--until-closed") { _ = server.awaitEnd(milliseconds: Self.endMillisecondsMax) }
         server.stop()
+        if getenv("DBG") != nil {
+            printToStandardError(
+                "\(command[0].split(separator: "/").last!) disturbed \(outcome.disturbedWaves) of \(waves)")
+        }
         guard outcome.mismatches == 0 else { throw BenchmarkFailure("echoed wrong bytes") }
         return server.remainingLines()
     }
