@@ -139,7 +139,7 @@ public final class LoopCore: @unchecked Sendable {
         Task(executorPreference: executor) {
             do { outcome.set(.success(try await self.withParking(body))) } catch { outcome.set(.failure(error)) }
             // Through the ready list: what the body queued before it ended comes first.
-            _ = try? self.callSoon { if outcome.isAwaited { lc_loop_stop(self.loop) } }
+            _ = try? Self.callSoon(self.loop) { if outcome.isAwaited { lc_loop_stop(self.loop) } }
         }
         try run()
         guard let result = outcome.take() else { throw LoopError.stoppedBeforeCompletion }
@@ -213,63 +213,63 @@ public final class LoopCore: @unchecked Sendable {
     }
 
     private func deliverCall(_ node: UnsafeMutablePointer<lc_node>) {
-        let callback = node.withMemoryRebound(to: lc_call.self, capacity: 1) { Callback.take(from: $0) }
+        run(node.withMemoryRebound(to: lc_call.self, capacity: 1) { Callback.take(lc_call_place($0)) })
+    }
+
+    @inline(__always)
+    private func run(_ callback: Callback) {
         do { try callback.run() } catch { report(error, "callback") }
     }
 
     // MARK: Calls
 
+    // Static, and given the C loop: see `Loop.uncountedCore`.
+
     /// Callbacks and operations belong on the loop's thread while it runs.
     func check(_ operation: StaticString) throws(LoopError) {
-        if lc_loop_current() == loop { return }
+        if lc_loop_current() != loop { try Self.check(loop, operation) }
+    }
+
+    private static func check(_ loop: OpaquePointer, _ operation: StaticString) throws(LoopError) {
         if lc_loop_is_forked(loop) { throw .forked }
         if lc_loop_is_closed(loop) { throw .closed }
         if lc_loop_is_running(loop) { throw .wrongThread(operation: "\(operation)") }
     }
 
-    func callSoon(_ body: @escaping () throws -> Void) throws(LoopError) -> Handle {
-        try check("callSoon")
-        // Not running: what this thread handed over before must come first.
-        if !isOnLoop { lc_loop_drain_inbox(loop) }
+    static func callSoon(
+        _ loop: OpaquePointer, _ body: consuming @escaping () throws -> Void
+    ) throws(LoopError) -> Handle {
+        if lc_loop_current() != loop {
+            try check(loop, "callSoon")
+            // Not running: what this thread handed over before must come first.
+            lc_loop_drain_inbox(loop)
+        }
         var call: UnsafeMutablePointer<lc_call>?
         let result = lc_call_soon_body(loop, &call)
         guard result == 0, let call else { throw refusal(result, "callSoon") }
-        return keep(body, in: call)
+        Callback.put(body, lc_call_place(call))
+        return Handle(lc_loop_number(loop), call)
     }
 
-    func callAt(_ deadline: LoopInstant, _ body: @escaping () throws -> Void) throws(LoopError) -> Handle {
-        try check("callAt")
+    static func callAt(
+        _ loop: OpaquePointer, _ deadline: LoopInstant, _ body: consuming @escaping () throws -> Void
+    ) throws(LoopError) -> Handle {
+        if lc_loop_current() != loop { try check(loop, "callAt") }
         var call: UnsafeMutablePointer<lc_call>?
         let result = lc_call_at_body(loop, deadline.nanoseconds, &call)
         guard result == 0, let call else { throw refusal(result, "callAt") }
-        return keep(body, in: call)
-    }
-
-    @inline(__always)
-    private func keep(_ body: @escaping () throws -> Void, in call: UnsafeMutablePointer<lc_call>) -> Handle {
-        Callback(run: body).put(into: call)
-        return Handle(core: self, id: lc_call_id(slot: call.pointee.slot, generation: call.pointee.generation))
+        Callback.put(body, lc_call_place(call))
+        return Handle(lc_loop_number(loop), call)
     }
 
     @inline(never)
-    private func refusal(_ result: Int32, _ operation: String) -> LoopError {
+    private static func refusal(_ result: Int32, _ operation: String) -> LoopError {
         result == -EBADF ? .closed : LoopError(core: result, operation: operation)
     }
 
-    func cancel(_ handle: Handle) {
-        precondition(
-            isOnLoop || !lc_loop_is_running(loop),
-            "Cancel a handle on its loop's thread, or with callSoonThreadsafe(_:).")
-        if let call = lc_call_cancel_body(loop, handle.id) { forget(call) }
-    }
-
-    /// Frees a closure once its record is off the loop's lists: what it captured may call back in.
-    private func forget(_ call: UnsafeMutablePointer<lc_call>) {
-        let callback = Callback.take(from: call)
-        withExtendedLifetime(callback) {}
-    }
-
-    func callSoonThreadsafe(_ body: @escaping @Sendable () throws -> Void) throws(LoopError) {
+    static func callSoonThreadsafe(
+        _ loop: OpaquePointer, _ body: consuming @escaping @Sendable () throws -> Void
+    ) throws(LoopError) {
         if lc_loop_is_forked(loop) { throw .forked }
         let post = Post(body)
         let raw = Unmanaged.passRetained(post)
@@ -279,6 +279,10 @@ public final class LoopCore: @unchecked Sendable {
         }
     }
 
+    func callSoonThreadsafe(_ body: @escaping @Sendable () throws -> Void) throws(LoopError) {
+        try Self.callSoonThreadsafe(loop, body)
+    }
+
     // MARK: Close
 
     func close() throws(LoopError) {
@@ -286,7 +290,7 @@ public final class LoopCore: @unchecked Sendable {
         // What waited is told, or dropped. A callback's captures may call back in, so the list is walked to its end.
         while let node = lc_loop_drop_next(loop) { drop(node) }
         var slot: UInt32 = 0
-        while let call = lc_call_left_over(loop, &slot) { forget(call) }
+        while let call = lc_call_left_over(loop, &slot) { Callback.drop(lc_call_place(call)) }
     }
 
     /// The loop object is gone. Unless somebody still needs the engine, this is its end.
@@ -300,7 +304,7 @@ public final class LoopCore: @unchecked Sendable {
     private func drop(_ node: UnsafeMutablePointer<lc_node>) {
         switch lc_kind(rawValue: UInt32(truncatingIfNeeded: node.pointee.kind)) {
         case LC_KIND_CALL:
-            node.withMemoryRebound(to: lc_call.self, capacity: 1) { forget($0) }
+            node.withMemoryRebound(to: lc_call.self, capacity: 1) { Callback.drop(lc_call_place($0)) }
         case LC_KIND_POST: _ = Post.take(node)
         case LC_KIND_JOB_TASK, LC_KIND_JOB_SERIAL:
             let raw = UnsafeMutableRawPointer(node) - MemoryLayout<lc_job>.offset(of: \.node)!
@@ -316,25 +320,6 @@ public final class LoopCore: @unchecked Sendable {
             Listener.of(lc_node_listener(node))?.loopClosed()
         default: deliver(node)  // waiters: they find the loop closed
         }
-    }
-}
-
-/// What `callSoon` and timers run, as it lies in the two words of a C call.
-///
-/// A struct, because a closure that is stored by itself in generic memory is wrapped first, which costs an allocation.
-private struct Callback {
-    let run: () throws -> Void
-
-    @inline(__always)
-    func put(into call: UnsafeMutablePointer<lc_call>) { Self.place(in: call).initialize(to: self) }
-
-    @inline(__always)
-    static func take(from call: UnsafeMutablePointer<lc_call>) -> Callback { place(in: call).move() }
-
-    @inline(__always)
-    private static func place(in call: UnsafeMutablePointer<lc_call>) -> UnsafeMutablePointer<Callback> {
-        assert(MemoryLayout<Callback>.size == 2 * MemoryLayout<UnsafeRawPointer>.size)
-        return lc_call_place(call).assumingMemoryBound(to: Callback.self)
     }
 }
 

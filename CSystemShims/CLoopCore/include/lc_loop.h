@@ -99,6 +99,11 @@ bool lc_loop_is_alive(const lc_loop *loop);
 
 /* The loop that runs on this thread, or NULL. Thread: any. */
 lc_loop *lc_loop_current(void);
+/* Names the loop for good; a number is never given twice. Thread: any. */
+uint64_t lc_loop_number(const lc_loop *loop);
+/* The loop of this number, or NULL if it has been freed. Fast for the one that runs on this thread. Of any other, only
+ * who made it may ask, as it could be freed meanwhile. */
+lc_loop *lc_loop_numbered(uint64_t number);
 bool lc_loop_is_running(const lc_loop *loop);
 /* True in a child process that inherited the loop by fork. Thread: any. */
 bool lc_loop_is_forked(const lc_loop *loop);

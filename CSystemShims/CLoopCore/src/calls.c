@@ -122,6 +122,7 @@ static lc_call *lc__call_find(const lc_loop *loop, lc_call_id id) {
 bool lc_call_is_pending(const lc_loop *loop, lc_call_id id) { return lc__call_find(loop, id) != NULL; }
 
 lc_call *lc_call_cancel_body(lc_loop *loop, lc_call_id id) {
+    lc__heap_prefetch_last(&loop->timers);
     lc_call *call = lc__call_find(loop, id);
     if (!call)
         return NULL;

@@ -183,6 +183,7 @@ struct lc_loop {
     lc_options options;
     lc_stats stats;
     void *owner;
+    uint64_t number; /* in the registry */
 };
 
 /* loop.c */
@@ -192,6 +193,10 @@ lc__fd *lc__fd_entry(lc_loop *loop, int fd); /* NULL: out of memory */
 void *lc__slab_make(lc_loop *loop, size_t size, size_t count);
 bool lc__stream_node_dropped(lc_stream *stream, lc_kind kind);
 bool lc__listener_node_dropped(lc_listener *listener);
+
+/* registry.c */
+int lc__registry_add(lc_loop *loop); /* gives it its number */
+void lc__registry_remove(lc_loop *loop);
 
 /* op.c */
 void lc__op_submit(lc_loop *loop, lc_op *op);

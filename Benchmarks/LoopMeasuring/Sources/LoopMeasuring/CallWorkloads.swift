@@ -34,18 +34,16 @@ public func measureCallSoon<Loop: MeasuredLoop>(_ loop: Loop, _ request: Request
 @inlinable
 public func measureCallThreadsafe<Loop: MeasuredLoop>(_ loop: Loop, _ request: Request) -> Figures {
     let callsPerThread = max(100, Int(request.seconds * 800_000) / request.threads)
-    let counter = FireCounter()
     func flood() -> Meter {
         let total = callsPerThread * request.threads
         let ended = Handed<UInt64>()
-        counter.count = 0
-        counter.last = total
-        counter.onLast = { ended.set(monotonicNanoseconds()) }
+        floodCounter.expect(total)
+        floodCounter.onLast = { ended.set(monotonicNanoseconds()) }
         let gate = Gate(threads: request.threads)
         let threads = (0..<request.threads).map { _ in
             JoinedThread {
                 gate.pass()
-                for _ in 0..<callsPerThread { loop.callThreadsafe { counter.fire() } }
+                for _ in 0..<callsPerThread { loop.callThreadsafe { floodCounter.fire() } }
             }
         }
         gate.waitForAll()

@@ -22,20 +22,34 @@ public protocol MeasuredLoop: Sendable {
 
 /// What every callback of a measurement does: it counts, and tells of the last. On the loop's thread.
 ///
-/// A closure that captures this one object and nothing else needs no memory, so what is counted is the loop's.
+/// A closure that captures this one object and nothing else needs no memory, so what is counted is the loop's. The
+/// numbers lie behind a pointer, where Swift does not check each access for exclusivity.
 public final class FireCounter: @unchecked Sendable {
-    @usableFromInline var count = 0
-    @usableFromInline var last = Int.max
+    @usableFromInline struct Numbers {
+        @usableFromInline var count = 0
+        @usableFromInline var last = Int.max
+    }
+
+    @usableFromInline let numbers = UnsafeMutablePointer<Numbers>.allocate(capacity: 1)
     @usableFromInline var onLast: () -> Void = {}
 
-    public init() {}
+    public init() { numbers.initialize(to: Numbers()) }
+    deinit { numbers.deallocate() }
+
+    /// The next `last` callbacks are counted, and the last of them calls `onLast`.
+    @usableFromInline
+    func expect(_ last: Int) { numbers.pointee = Numbers(count: 0, last: last) }
 
     @inlinable
     public func fire() {
-        count += 1
-        if count == last { onLast() }
+        numbers.pointee.count += 1
+        if numbers.pointee.count == numbers.pointee.last { onLast() }
     }
 }
+
+/// For callbacks from several threads at once: a closure that captures nothing has no reference count, which those
+/// threads and the loop would take from each other whatever the loop does.
+public let floodCounter = FireCounter()
 
 extension MeasuredLoop {
     /// Runs `body` on the loop and waits for what it hands to its argument.

@@ -92,8 +92,7 @@ public func measureFiring<Loop: MeasuredLoop>(_ loop: Loop, _ request: Request) 
     return loop.wait { done in
         let random = OnLoop(Xorshift())
         @Sendable func round() {
-            counter.count = 0
-            counter.last = request.pending
+            counter.expect(request.pending)
             let now = monotonicNanoseconds()
             for _ in 0..<request.pending {
                 _ = loop.schedule(counter, at: now - 1 - random.value.next(below: 1_000_000_000))

@@ -27,11 +27,11 @@ public func measureWaits<Loop: MeasuredLoop>(_ loop: Loop, _ request: Request) -
         let counter = FireCounter()
         let start = OnLoop(monotonicNanoseconds())
         let lateness = OnLoop<[Double]>([])
-        counter.last = 1
+        counter.expect(1)
         counter.onLast = {
             lateness.value.append(late(since: start.value))
             if lateness.value.count == count { return done(Figures(each: lateness.value)) }
-            counter.count = 0
+            counter.expect(1)
             start.value = monotonicNanoseconds()
             _ = loop.schedule(counter, after: sleepNanoseconds)
         }
