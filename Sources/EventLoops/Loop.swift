@@ -86,8 +86,9 @@ extension Loop {
     }
 
     /// Queues `body` from any thread, and wakes the loop if it sleeps. Calls of one thread keep their order, also with
-    /// ``callSoon(_:)`` of that thread. Any thread.
-    /// - Throws: `.closed`, `.forked`.
+    /// ``callSoon(_:)`` of that thread. Allocates nothing beyond the closure itself, but for a page now and then. Any
+    /// thread.
+    /// - Throws: `.closed`, `.forked`; `.io` when memory is short.
     public func callSoonThreadsafe(_ body: consuming @escaping @Sendable () throws -> Void) throws(LoopError) {
         try LoopCore.callSoonThreadsafe(uncountedCore, body)
     }

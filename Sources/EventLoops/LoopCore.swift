@@ -164,7 +164,7 @@ public final class LoopCore: @unchecked Sendable {
         case LC_KIND_SLEEP: resume(node.withMemoryRebound(to: lc_call.self, capacity: 1) { $0.pointee.word })
         case LC_KIND_OP: resume(node.withMemoryRebound(to: lc_op.self, capacity: 1) { $0.pointee.word })
         case LC_KIND_ACCEPT: deliverAccept(lc_node_listener(node))
-        case LC_KIND_POST: Post.take(node).run(on: self)
+        case LC_KIND_POST: deliverPost(node)
         case LC_KIND_CLOSED: resume(lc_stream_closed_waiter(lc_node_stream(node)))
         default: assertionFailure("the core delivered an entry of its own")
         }
@@ -214,6 +214,10 @@ public final class LoopCore: @unchecked Sendable {
 
     private func deliverCall(_ node: UnsafeMutablePointer<lc_node>) {
         run(node.withMemoryRebound(to: lc_call.self, capacity: 1) { Callback.take(lc_call_place($0)) })
+    }
+
+    private func deliverPost(_ node: UnsafeMutablePointer<lc_node>) {
+        run(node.withMemoryRebound(to: lc_post.self, capacity: 1) { Self.take($0) })
     }
 
     @inline(__always)
@@ -270,17 +274,27 @@ public final class LoopCore: @unchecked Sendable {
     static func callSoonThreadsafe(
         _ loop: OpaquePointer, _ body: consuming @escaping @Sendable () throws -> Void
     ) throws(LoopError) {
-        if lc_loop_is_forked(loop) { throw .forked }
-        let post = Post(body)
-        let raw = Unmanaged.passRetained(post)
-        if lc_loop_post(loop, post.record) < 0 {
-            raw.release()
-            throw .closed
+        guard let post = lc_post_make() else { throw refusal(-ENOMEM, "callSoonThreadsafe") }
+        Callback.put(body, lc_post_place(post))
+        if lc_loop_post(loop, post) < 0 {
+            drop(post)
+            throw lc_loop_is_forked(loop) ? .forked : .closed
         }
     }
 
     func callSoonThreadsafe(_ body: @escaping @Sendable () throws -> Void) throws(LoopError) {
         try Self.callSoonThreadsafe(loop, body)
+    }
+
+    private static func drop(_ post: UnsafeMutablePointer<lc_post>) {
+        let callback = take(post)
+        withExtendedLifetime(callback) {}
+    }
+
+    @inline(__always)
+    private static func take(_ post: UnsafeMutablePointer<lc_post>) -> Callback {
+        defer { lc_post_free(post) }
+        return Callback.take(lc_post_place(post))
     }
 
     // MARK: Close
@@ -305,7 +319,7 @@ public final class LoopCore: @unchecked Sendable {
         switch lc_kind(rawValue: UInt32(truncatingIfNeeded: node.pointee.kind)) {
         case LC_KIND_CALL:
             node.withMemoryRebound(to: lc_call.self, capacity: 1) { Callback.drop(lc_call_place($0)) }
-        case LC_KIND_POST: _ = Post.take(node)
+        case LC_KIND_POST: node.withMemoryRebound(to: lc_post.self, capacity: 1) { Self.drop($0) }
         case LC_KIND_JOB_TASK, LC_KIND_JOB_SERIAL:
             let raw = UnsafeMutableRawPointer(node) - MemoryLayout<lc_job>.offset(of: \.node)!
             let job = UnownedJob(record: raw)
@@ -320,30 +334,6 @@ public final class LoopCore: @unchecked Sendable {
             Listener.of(lc_node_listener(node))?.loopClosed()
         default: deliver(node)  // waiters: they find the loop closed
         }
-    }
-}
-
-/// A call from another thread, on its way through the inbox.
-private final class Post {
-    let record = UnsafeMutablePointer<lc_post>.allocate(capacity: 1)
-    let body: @Sendable () throws -> Void
-
-    init(_ body: @escaping @Sendable () throws -> Void) {
-        self.body = body
-        record.initialize(to: lc_post(node: lc_node(next: nil, kind: 0), word: nil))
-        record.pointee.word = Unmanaged.passUnretained(self).toOpaque()
-    }
-
-    deinit { record.deallocate() }
-
-    /// Takes back the reference that travelled with the record.
-    static func take(_ node: UnsafeMutablePointer<lc_node>) -> Post {
-        let word = node.withMemoryRebound(to: lc_post.self, capacity: 1) { $0.pointee.word! }
-        return Unmanaged<Post>.fromOpaque(word).takeRetainedValue()
-    }
-
-    func run(on core: LoopCore) {
-        do { try body() } catch { core.report(error, "callback") }
     }
 }
 

@@ -3,6 +3,7 @@
 // PureFunctionTests.swift: what of the core needs no loop: names of errors, addresses, the words of the probe.
 
 import CLoopCore
+import Foundation
 import Testing
 
 #if canImport(Glibc)
@@ -30,6 +31,26 @@ struct PureFunctionTests {
     @Test("H2 numbers that are no errors are named as numbers", arguments: [4000, -4000, 133_700])
     func numbers(_ code: Int32) {
         #expect(String(cString: lc_errno_name(code)) == "errno \(abs(code))")
+    }
+
+    // MARK: Posts
+
+    /// Records come from pages of the thread that takes them and go back on another, for ever; they must come round.
+    @Test("T12 posts taken by threads that end, and given back elsewhere, are used again")
+    func postsComeRound() async {
+        let batch = 5000
+        var pages: Set<UInt> = []
+        for _ in 0..<300 {
+            let posts = await withCheckedContinuation { (continuation: CheckedContinuation<[UInt], Never>) in
+                Thread { continuation.resume(returning: (0..<batch).map { _ in UInt(bitPattern: lc_post_make()) }) }
+                    .start()
+            }
+            #expect(Set(posts).count == batch && !posts.contains(0))
+            for post in posts { lc_post_free(UnsafeMutablePointer(bitPattern: post)) }
+            pages.formUnion(posts.map { $0 >> 14 })
+        }
+        // Some are kept, and other tests post as well; 300 times ten pages would be 3000.
+        #expect(pages.count < 1000)
     }
 
     // MARK: Addresses

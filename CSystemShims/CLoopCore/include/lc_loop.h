@@ -168,8 +168,17 @@ bool lc_loop_next_deadline(const lc_loop *loop, uint64_t *deadline_ns);
 
 typedef struct lc_post {
     lc_node node;
-    void *word;
+    union {
+        void *word;    /* owner */
+        void *body[2]; /* owner: what to run */
+    };
 } lc_post;
+
+/* A post from this thread's supply, and back when it has run; posts may come from elsewhere as well. NULL: no memory.
+ * Thread: any. */
+lc_post *lc_post_make(void);
+void lc_post_free(lc_post *post);
+static inline void *lc_post_place(lc_post *post) { return post->body; }
 
 /* Queues a call and wakes the loop if it sleeps. Thread: any. -EBADF: the loop is closed and the post is the caller's. */
 int lc_loop_post(lc_loop *loop, lc_post *post);

@@ -30,11 +30,12 @@ public func measureCallSoon<Loop: MeasuredLoop>(_ loop: Loop, _ request: Request
     }
 }
 
-/// As many threads as asked for hand over calls as fast as they can. From the first call until the last has run.
+/// As many threads as asked for hand over calls as fast as they can, a hundred thousand together. From the first call
+/// until the last has run; again and again, as it is memory that grows in the first.
 @inlinable
 public func measureCallThreadsafe<Loop: MeasuredLoop>(_ loop: Loop, _ request: Request) -> Figures {
-    let callsPerThread = max(100, Int(request.seconds * 800_000) / request.threads)
-    func flood() -> Meter {
+    let callsPerThread = 100_000 / request.threads
+    func flood(_ meter: inout Meter) {
         let total = callsPerThread * request.threads
         let ended = Handed<UInt64>()
         floodCounter.expect(total)
@@ -47,16 +48,18 @@ public func measureCallThreadsafe<Loop: MeasuredLoop>(_ loop: Loop, _ request: R
             }
         }
         gate.waitForAll()
-        var meter = Meter()
         meter.start()
         gate.open()
         let end = ended.wait()
         threads.forEach { $0.join() }
         meter.stop(operations: total, at: end)
-        return meter
     }
-    _ = flood()
-    return flood().figures
+    let start = monotonicNanoseconds()
+    var meter = Meter()
+    flood(&meter)
+    meter = Meter()
+    repeat { flood(&meter) } while monotonicNanoseconds() - start < UInt64(request.seconds * 1e9)
+    return meter.figures
 }
 
 /// One call at a time, each to a loop that has had time to fall asleep.

@@ -47,6 +47,7 @@ func measureLoop(_ loop: any Loop, _ request: Request) -> Figures {
     defer {
         loop.stop()
         thread.join()
+        try? loop.close()
     }
     let measured = OwnLoop(loop: loop)
     switch request.subject {
