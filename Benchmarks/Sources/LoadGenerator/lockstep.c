@@ -4,9 +4,10 @@
  *
  * What a server shares among connections, such as a wait or an entry, depends on how many of them it finds ready. In a
  * closed loop that is a matter of luck; here every wave finds the server asleep and is there in whole when it
- * wakes, so counts repeat. For that the generator shares the server's CPU, and the server's threads become
- * SCHED_BATCH, which does not preempt at wake-up: the server runs when the generator sleeps. Where others want the CPU as well, a little
- * niceness keeps the server behind a generator that they interrupted. */
+ * wakes, so counts repeat. For that the generator shares the server's CPU and has a real-time priority, so that the
+ * server runs when the generator sleeps. Where that is refused, the server's threads become SCHED_BATCH, which does
+ * not preempt at wake-up; others that want the CPU may still give the server its chance in the middle of a wave, and
+ * such waves are reported. */
 #include "lockstep.h"
 
 #include <ctype.h>
@@ -24,7 +25,7 @@
 /* Between two looks at the server: long enough that looking does not slow it down. */
 #define LOOK_NS 100000
 
-/* A third of the CPU beside a busy neighbour, and three times as late as the generator. */
+/* Keeps the server behind a generator of ordinary priority; still a third of the CPU beside a busy neighbour. */
 #define SERVER_NICE 5
 
 /* The letter proc(5) gives a thread, or 'X' when it is gone. */
@@ -53,7 +54,7 @@ static void give_way(const char *thread) {
 }
 
 /* 1 when all threads of the server sleep, 0 when one runs, or a negated errno. */
-static int server_sleeps(struct run *run, bool take_over) {
+static int server_sleeps(struct run *run, bool gives_way) {
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/task", run->options->server_pid);
     DIR *tasks = opendir(path);
@@ -64,7 +65,7 @@ static int server_sleeps(struct run *run, bool take_over) {
     for (struct dirent *entry = readdir(tasks); entry != NULL; entry = readdir(tasks)) {
         if (!isdigit((unsigned char)entry->d_name[0]))
             continue;
-        if (take_over)
+        if (gives_way)
             give_way(entry->d_name);
         if (strchr("SXZ", thread_state(dirfd(tasks), entry->d_name)) == NULL)
             sleeps = 0;
@@ -73,11 +74,11 @@ static int server_sleeps(struct run *run, bool take_over) {
     return sleeps;
 }
 
-static int await_sleep(struct run *run, bool take_over) {
+static int await_sleep(struct run *run, bool gives_way) {
     for (;;) {
         struct timespec pause = {.tv_nsec = LOOK_NS};
         nanosleep(&pause, NULL);
-        int sleeps = server_sleeps(run, take_over);
+        int sleeps = server_sleeps(run, gives_way);
         if (sleeps != 0)
             return sleeps;
         run->now_ns = run_clock_ns();
@@ -98,6 +99,19 @@ static int exchange_stream(struct run *run, struct stream *stream) {
     return result;
 }
 
+/* Somebody else may want the CPU in the middle of it, and the server run after that. */
+static int send_wave(struct run *run) {
+    uint64_t used_ns = run_server_cpu_ns(run);
+    for (uint32_t index = 0; index < run->options->connection_count; index++) {
+        int result = stream_start(run, &run->streams[index]);
+        if (result < 0)
+            return result;
+    }
+    if (run_server_cpu_ns(run) != used_ns)
+        run->result->disturbed_count++;
+    return 0;
+}
+
 static int finish_wave(struct run *run) {
     while (run->in_flight_count > 0) {
         int result = await_sleep(run, false);
@@ -112,18 +126,29 @@ static int finish_wave(struct run *run) {
     return 0;
 }
 
-int lockstep_exchange(struct run *run) {
-    int result = await_sleep(run, true);
+static int exchange_waves(struct run *run, bool gives_way) {
+    int result = await_sleep(run, gives_way);
     while (result >= 0 && run->start_limit < run->options->echo_count_each) {
         run->start_limit += run->options->depth;
         if (run->start_limit > run->options->echo_count_each)
             run->start_limit = run->options->echo_count_each;
-        for (uint32_t index = 0; result >= 0 && index < run->options->connection_count; index++)
-            result = stream_start(run, &run->streams[index]);
+        if (result >= 0)
+            result = send_wave(run);
         if (result >= 0)
             result = finish_wave(run);
         if (result >= 0)
             result = await_sleep(run, false);
     }
     return result < 0 ? result : 0;
+}
+
+int lockstep_exchange(struct run *run) {
+    int policy = sched_getscheduler(0);
+    struct sched_param before, first = {.sched_priority = 1};
+    sched_getparam(0, &before);
+    bool goes_first = sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
+    int result = exchange_waves(run, !goes_first);
+    if (goes_first)
+        sched_setscheduler(0, policy, &before);
+    return result;
 }

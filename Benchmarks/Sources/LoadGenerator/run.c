@@ -29,8 +29,7 @@ int run_fail(struct run *run, int error, const char *what) {
     return -error;
 }
 
-/* All threads of the process, ended ones too. 0 when it is gone. */
-static uint64_t server_cpu_ns(const struct run *run) {
+uint64_t run_server_cpu_ns(const struct run *run) {
     clockid_t clock;
     struct timespec used;
     if (run->options->server_pid <= 0)
@@ -43,7 +42,7 @@ static uint64_t server_cpu_ns(const struct run *run) {
 }
 
 static void enter_phase(struct run *run, enum phase phase) {
-    uint64_t cpu_ns = server_cpu_ns(run);
+    uint64_t cpu_ns = run_server_cpu_ns(run);
     if (run->phase == PHASE_MEASURE) {
         run->result->measured_ns = run->now_ns - run->phase_ns;
         run->result->server_cpu_ns = cpu_ns - run->result->server_cpu_ns;

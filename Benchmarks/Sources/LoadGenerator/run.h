@@ -48,6 +48,9 @@ struct run {
 
 uint64_t run_clock_ns(void);
 
+/* What the server has used: all its threads, ended ones too. 0 when it is gone. */
+uint64_t run_server_cpu_ns(const struct run *run);
+
 /* Records the sentence and returns `-error`, so that callers can pass it on. */
 int run_fail(struct run *run, int error, const char *what);
 

@@ -42,13 +42,4 @@ struct ReportTests {
         #expect(AllocationCount.parse("mallocs=12 frees=3\n") == 12)
         #expect(AllocationCount.parse("") == nil)
     }
-
-    /// A loop is held to its floor's entries and a tenth more, and to almost no mallocs.
-    @Test func limits() {
-        let floor = EchoCounts(mallocs: 0, syscalls: ["recvfrom": 1, "sendto": 1])
-        let good = EchoCounts(mallocs: 0.001, syscalls: ["recvfrom": 1, "sendto": 1.2])
-        let bad = EchoCounts(mallocs: 0.01, syscalls: ["recvfrom": 1, "sendto": 1.3])
-        #expect(CountLimits.complaints(about: [.libevFloor: floor, .selectorAsync: good], connections: 1).isEmpty)
-        #expect(CountLimits.complaints(about: [.libevFloor: floor, .selectorAsync: bad], connections: 1).count == 2)
-    }
 }

@@ -36,7 +36,8 @@ struct load_result {
     uint64_t measured_ns;
     uint64_t mismatch_count; /* receives whose bytes were not those sent */
     uint64_t server_cpu_ns;
-    char error[256]; /* a sentence when load_run() failed, else empty */
+    uint64_t disturbed_count; /* waves of which the server saw a part before the rest was sent */
+    char error[256];          /* a sentence when load_run() failed, else empty */
 };
 
 /* Runs to the end on the calling thread, which may wait up to 5 s for a silent server.

@@ -18,7 +18,7 @@ struct CountsJSON: Encodable {
             var container = encoder.container(keyedBy: Key.self)
             try container.encode(contender, forKey: .contender)
             try container.encode(scenario, forKey: .scenario)
-            try container.encode(own.syscalls, forKey: .syscalls)
+            try container.encode(own.notableSyscalls, forKey: .syscalls)
             try container.encode(own.failure, forKey: .failure)
             var figures = encoder.container(keyedBy: CountKind.self)
             for kind in CountKind.allCases { try figures.encode(own[kind], forKey: kind) }

@@ -19,6 +19,8 @@ struct EchoCounts {
     }
     var failure: String?
 
+    /// Without what rounds to nothing: calls of start and end, which cancelled.
+    var notableSyscalls: [String: Double]? { syscalls?.filter { $0.value.magnitude >= 0.0005 } }
     var mallocs: Double? { own?["mallocs"] }
     /// Times a thread slept. That others took its CPU is the machine's doing and no count of the server.
     var contextSwitches: Double? { own?["voluntary-switches"] }

@@ -25,6 +25,8 @@ final class Generator {
         let mismatches: UInt64
         let serverNanoseconds: UInt64
         let latencies: Histogram<UInt64>
+        /// Waves of which the server saw a part before the rest was sent.
+        let disturbedWaves: UInt64
     }
 
     /// Runs one scenario on the calling thread.
@@ -60,7 +62,8 @@ final class Generator {
             measuredNanoseconds: result.measured_ns,
             mismatches: result.mismatch_count,
             serverNanoseconds: result.server_cpu_ns,
-            latencies: histogram()
+            latencies: histogram(),
+            disturbedWaves: result.disturbed_count
         )
     }
 

@@ -4,6 +4,8 @@
 struct ProfileReport {
     private static let rowsMax = 15
     private static let nameLengthMax = 100
+    /// Fewer per echo were made at start or end.
+    private static let retainsMin = 0.01
 
     let contender: Contender
     let profile: CallgrindProfile
@@ -24,7 +26,14 @@ struct ProfileReport {
             ])
         }
         let heading = "\(contender.rawValue): \(Format.fixed(total, 1)) instructions per echo"
-        return ["", heading] + table.lines().map { "  " + $0 }
+        return ["", heading] + table.lines().map { "  " + $0 } + retainers
+    }
+
+    private var retainers: [String] {
+        let notable = ReferenceCounts(profile).retainers.filter { $0.value >= Self.retainsMin }
+        return notable.sorted { ($0.value, $1.key.name) > ($1.value, $0.key.name) }.prefix(Self.rowsMax).map {
+            "  retains \(Format.fixed($0.value, 3)): \(Self.title($0.key))"
+        }
     }
 
     private static func title(_ function: CallgrindProfile.Function) -> String {

@@ -7,10 +7,15 @@
 struct ReferenceCounts {
     var retains = 0.0
     var releases = 0.0
+    /// Who retains.
+    var retainers: [CallgrindProfile.Function: Double] = [:]
 
     init(_ profile: CallgrindProfile) {
         for (call, count) in profile.calls {
-            if Self.isRetain(call.callee.name), !Self.isRetain(call.caller.name) { retains += count }
+            if Self.isRetain(call.callee.name), !Self.isRetain(call.caller.name) {
+                retains += count
+                retainers[call.caller, default: 0] += count
+            }
             if Self.isRelease(call.callee.name), !Self.isRelease(call.caller.name) { releases += count }
         }
     }

@@ -17,7 +17,7 @@ struct ThresholdCheck {
 
     /// A sentence for every count over its limit, and for everything with a limit that was not counted.
     var complaints: [String] = []
-    /// A sentence for every limit that is further away than it needs to be.
+    /// A sentence for every limit that is further above the count than it needs to be.
     var hints: [String] = []
 
     init(
@@ -54,7 +54,7 @@ struct ThresholdCheck {
         let figures = "\(kind.format(count)) \(kind.title), limit \(kind.format(bound.value))\(bound.origin(kind))"
         if bound.excess(of: count) > strays {
             complaints.append("\(subject): \(figures)")
-        } else if -bound.excess(of: count) > bound.value * Self.tighteningMin + strays {
+        } else if !bound.isLeast, -bound.excess(of: count) > bound.value * Self.tighteningMin + strays {
             hints.append("\(subject): \(figures) could be tightened")
         }
     }
@@ -63,7 +63,7 @@ struct ThresholdCheck {
 /// A limit in figures.
 private struct Bound {
     let value: Double
-    private let isLeast: Bool
+    let isLeast: Bool
     private let times: Double?
     private let floor: Double?
 
