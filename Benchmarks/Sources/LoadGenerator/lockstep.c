@@ -142,13 +142,16 @@ static int exchange_waves(struct run *run, bool gives_way) {
     return result < 0 ? result : 0;
 }
 
-int lockstep_exchange(struct run *run) {
-    int policy = sched_getscheduler(0);
-    struct sched_param before, first = {.sched_priority = 1};
-    sched_getparam(0, &before);
-    bool goes_first = sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
-    int result = exchange_waves(run, !goes_first);
-    if (goes_first)
-        sched_setscheduler(0, policy, &before);
-    return result;
+int lockstep_exchange(struct run *run) { return exchange_waves(run, !run->priority.raised); }
+
+void lockstep_go_first(struct priority *before) {
+    struct sched_param first = {.sched_priority = 1};
+    before->policy = sched_getscheduler(0);
+    sched_getparam(0, &before->parameter);
+    before->raised = sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
+}
+
+void lockstep_step_back(const struct priority *before) {
+    if (before->raised)
+        sched_setscheduler(0, before->policy, &before->parameter);
 }

@@ -23,7 +23,7 @@ struct Counts: ParsableCommand {
     var waves: Int?
 
     @Option(help: "How often each life is repeated; the least of each count is taken.")
-    var repetitions = 3
+    var repetitions = 2
 
     @Option(
         help: ArgumentHelp(
