@@ -5,7 +5,7 @@
 # missing packages with apt-get, or says exactly what to install where there is no apt-get.
 #
 #   .ci/deps.sh               swift, pkg-config, and the headers of liburing and libev
-#   .ci/deps.sh --with-tools  clang-format, strace, valgrind and spin as well: lint, format and some checks use them
+#   .ci/deps.sh --with-tools  clang-format, strace, spin and valgrind as well: lint, format and some checks use them
 set -euo pipefail
 
 swift_major_min=6
@@ -68,14 +68,14 @@ look() {
     if ((with_tools)); then
         command -v clang-format >/dev/null 2>&1 || missing+=(clang-format)
         command -v strace >/dev/null 2>&1 || missing+=(strace)
-        command -v valgrind >/dev/null 2>&1 || missing+=(valgrind)
         command -v spin >/dev/null 2>&1 || missing+=(spin)
+        command -v valgrind >/dev/null 2>&1 || missing+=(valgrind)
     fi
 }
 
 all_here() {
     local extra=""
-    if ((with_tools)); then extra=", clang-format, strace, valgrind, spin"; fi
+    if ((with_tools)); then extra=", clang-format, strace, spin, valgrind"; fi
     printf '==> deps: swift %s, pkg-config, liburing, libev%s: all here\n' "$swift_version" "$extra"
 }
 

@@ -18,7 +18,8 @@ case "$mode" in
 esac
 
 swift_paths=()
-for path in Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources Benchmarks/Tests; do
+for path in Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources Benchmarks/Tests \
+    Benchmarks/Peers/NIO/Package.swift Benchmarks/Peers/NIO/Sources; do
     if [[ -e "$path" ]]; then swift_paths+=("$path"); fi
 done
 

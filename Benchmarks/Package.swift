@@ -17,6 +17,7 @@ let package = Package(
     ],
     dependencies: [
         .package(name: "swift-event-loops", path: ".."),
+        .package(path: "LoopMeasuring"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", exact: "0.2.0"),
     ],
@@ -45,16 +46,23 @@ let package = Package(
             dependencies: [
                 "LoadGenerator",
                 "ChildProcess",
+                "FloorSupport",
+                .product(name: "LoopMeasuring", package: "LoopMeasuring"),
                 .product(name: "EventLoops", package: "swift-event-loops"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
-            ]
+            ],
+            // Found beside the executable, whose build put it there.
+            resources: [.copy("Report/Renderer")]
         ),
         .testTarget(
             name: "BenchmarksTests",
             dependencies: [
                 "loopbench", "floor-uring", "floor-libev", "without-io-uring", "LoadGenerator", "ChildProcess",
-            ]
+                .product(name: "LoopMeasuring", package: "LoopMeasuring"),
+            ],
+            // Made-up figures, and the tests of the Python that draws them.
+            exclude: ["Report"]
         ),
     ],
     swiftLanguageModes: [.v6],

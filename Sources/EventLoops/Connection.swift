@@ -16,7 +16,7 @@ import Musl
 /// A connection that is dropped without ``close()`` is aborted.
 public final class Connection: WaitingPlace, @unchecked Sendable {
     let core: LoopCore
-    let stream: OpaquePointer
+    @usableFromInline let stream: OpaquePointer
     /// Told what arrives, in place of a reader. Held strongly until the connection is lost.
     private var handler: (any StreamHandler)?
     /// Keeps the connection alive while the core delivers to its handler: one retain at start, one release at the end.
@@ -26,7 +26,7 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     private var closers: [Waiter] = []
 
     /// More than this many bytes queued: ``write(_:)`` waits until they are at most a quarter of it.
-    public var writeHighWaterMark = 64 * 1024
+    @exclusivity(unchecked) public var writeHighWaterMark = 64 * 1024
 
     init(_ core: LoopCore, _ stream: OpaquePointer) {
         self.core = core
@@ -97,21 +97,52 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     /// - Throws: `.cancelled` when the task is, and then no byte is lost: what arrives is there for the next read.
     ///   `.busy` while another read waits; `.connectionClosed`; `.io` with the errno that broke the connection.
     /// - Note: One read at a time. Allocates nothing and enters the kernel with the loop's pass.
+    /// - Note: Inlined, so that a wait takes one frame and not two.
+    @inlinable @inline(__always)
     nonisolated(nonsending) public func read() async throws(LoopError) -> ReceivedBytes? {
-        try checkOnLoop("read")
         while true {
-            var buffer: UnsafeMutablePointer<lc_buffer>?
-            let result = lc_stream_take(stream, &buffer)
-            if result == 1 { return ReceivedBytes(buffer.unsafelyUnwrapped) }
-            if result == 0 { return nil }
-            if result != -EAGAIN { throw LoopError(core: result, operation: "read") }
-            if lc_stream_receive_waits(stream) { throw .busy(operation: "read") }
-            lc_stream_prepare_receive(stream)
-            let waited = await waitToReceive { lc_stream_wait_receive(stream, $0) }
-            if waited < 0 { throw LoopError(core: waited, operation: "read") }
-            if lc_loop_is_closed(core.loop) { throw .connectionClosed(operation: "read") }
+            var bytes: ReceivedBytes?
+            if try take(&bytes) { return bytes }
+            if mayPark(#isolation) {
+                await parkToReceive(stream)
+            } else {
+                try await waitForBytes()
+            }
         }
     }
+
+    /// - Returns: Whether there is an answer: bytes, or `nil` for the end.
+    @usableFromInline
+    func take(_ bytes: inout ReceivedBytes?) throws(LoopError) -> Bool {
+        try checkOnLoop("read")
+        var buffer: UnsafeMutablePointer<lc_buffer>?
+        let result = lc_stream_take(stream, &buffer)
+        if result == 1 {
+            bytes = ReceivedBytes(buffer.unsafelyUnwrapped)
+        } else if result == -EAGAIN {
+            return false
+        } else if result < 0 {
+            throw LoopError(core: result, operation: "read")
+        }
+        return true
+    }
+
+    /// The wait of an isolated caller, or of a task that the loop has not spawned.
+    @usableFromInline
+    nonisolated(nonsending) func waitForBytes() async throws(LoopError) {
+        if lc_stream_receive_waits(stream) { throw .busy(operation: "read") }
+        lc_stream_prepare_receive(stream)
+        let waited = await waitToReceive { lc_stream_wait_receive(stream, $0) }
+        if waited < 0 { throw LoopError(core: waited, operation: "read") }
+        if lc_loop_is_closed(core.loop) { throw .connectionClosed(operation: "read") }
+    }
+
+    /// An isolated caller has to get its actor back, which takes the runtime.
+    @inlinable @inline(__always)
+    func mayPark(_ isolation: (any Actor)?) -> Bool { isolation == nil && mayPark }
+
+    @usableFromInline
+    var mayPark: Bool { lc_stream_may_park(stream) }
 
     override func cancelReceive() {
         let token = lc_stream_receive_token(stream)

@@ -12,6 +12,9 @@ import CLoopCore
 public protocol Loop: AnyObject, Sendable {
     /// The engine. A type that decorates a loop hands on the loop's own.
     var core: LoopCore { get }
+    /// What ``core`` is about, without counting a reference to it: callers on many threads would pass the count from
+    /// processor to processor. The default asks ``core``, which has to live as long as the loop.
+    var uncountedCore: OpaquePointer { get }
     /// Which kind of loop this is, who chose it, and why.
     var selection: LoopSelection { get }
     /// Runs tasks on the loop's thread: `Task(executorPreference: loop.taskExecutor) { }`. Any thread.
@@ -21,6 +24,8 @@ public protocol Loop: AnyObject, Sendable {
 }
 
 extension Loop {
+    public var uncountedCore: OpaquePointer { core.loop }
+
     // MARK: Run, stop, close
 
     /// Runs until ``stop()``. With nothing to do it sleeps; it does not return by itself.
@@ -76,27 +81,31 @@ extension Loop {
     /// - Returns: A handle that can cancel it. The call allocates nothing beyond the closure itself.
     /// - Throws: `.closed`, `.forked`, `.wrongThread`.
     @discardableResult
-    public func callSoon(_ body: @escaping () throws -> Void) throws(LoopError) -> Handle {
-        try core.callSoon(body)
+    public func callSoon(_ body: consuming @escaping () throws -> Void) throws(LoopError) -> Handle {
+        try LoopCore.callSoon(uncountedCore, body)
     }
 
     /// Queues `body` from any thread, and wakes the loop if it sleeps. Calls of one thread keep their order, also with
     /// ``callSoon(_:)`` of that thread. Any thread.
     /// - Throws: `.closed`, `.forked`.
-    public func callSoonThreadsafe(_ body: @escaping @Sendable () throws -> Void) throws(LoopError) {
-        try core.callSoonThreadsafe(body)
+    public func callSoonThreadsafe(_ body: consuming @escaping @Sendable () throws -> Void) throws(LoopError) {
+        try LoopCore.callSoonThreadsafe(uncountedCore, body)
     }
 
     /// Runs `body` once `delay` has passed; never earlier. A negative delay runs in the next pass, in order of time.
     @discardableResult
-    public func callLater(_ delay: Duration, _ body: @escaping () throws -> Void) throws(LoopError) -> Handle {
-        try core.callAt(.now.advanced(by: delay), body)
+    public func callLater(
+        _ delay: Duration, _ body: consuming @escaping () throws -> Void
+    ) throws(LoopError) -> Handle {
+        try callAt(.now.advanced(by: delay), body)
     }
 
     /// Runs `body` at `deadline`; never earlier. Equal deadlines run in the order they were set.
     @discardableResult
-    public func callAt(_ deadline: LoopInstant, _ body: @escaping () throws -> Void) throws(LoopError) -> Handle {
-        try core.callAt(deadline, body)
+    public func callAt(
+        _ deadline: LoopInstant, _ body: consuming @escaping () throws -> Void
+    ) throws(LoopError) -> Handle {
+        try LoopCore.callAt(uncountedCore, deadline, body)
     }
 
     /// Told of errors that callbacks throw, and of those no caller waits for. `nil`: they go to standard error.
@@ -114,7 +123,10 @@ extension Loop {
         priority: TaskPriority? = nil,
         _ body: sending @escaping () async throws -> Success
     ) -> Task<Success, any Error> {
-        Task(name: name, executorPreference: taskExecutor, priority: priority, operation: body)
+        let core = core
+        return Task(name: name, executorPreference: taskExecutor, priority: priority) {
+            try await core.withParking(body)
+        }
     }
 
     /// Waits for `duration`, at least. On the loop's thread.

@@ -17,16 +17,14 @@ import Musl
 public final class LoopCore: @unchecked Sendable {
     /// The C loop. Lives as long as this object, so other threads may post to it at any time.
     let loop: OpaquePointer
-    /// What `callSoon` and timers run, by slot of the C call. On the loop's thread.
-    private var closures: ContiguousArray<(() throws -> Void)?> = []
     /// The loop this is the engine of. Weak, as the loop owns us.
     private let facade = Lock<WeakLoop>(WeakLoop())
     private let errorHook = Lock<(@Sendable (any Loop, UnhandledError) -> Void)?>(nil)
     /// The two executors, and the same as the runtime wants them. The loop owns them and is alive while it runs.
     private var taskExecutor: Unmanaged<LoopTaskExecutor>?
     private var serialExecutor: Unmanaged<LoopSerialExecutor>?
-    private var asTaskExecutor: UnownedTaskExecutor?
-    private var asSerialExecutor: UnownedSerialExecutor?
+    @exclusivity(unchecked) private var asTaskExecutor: UnownedTaskExecutor?
+    @exclusivity(unchecked) private var asSerialExecutor: UnownedSerialExecutor?
 
     private struct WeakLoop { weak var value: (any Loop)? }
 
@@ -81,7 +79,14 @@ public final class LoopCore: @unchecked Sendable {
 
     // MARK: Run
 
-    private func withRunning<Result>(_ body: () throws(LoopError) -> Result) throws(LoopError) -> Result {
+    private enum Passes {
+        case none
+        case once(PassMode)
+        case untilIdle
+        case untilStopped
+    }
+
+    private func run(_ passes: Passes) throws(LoopError) {
         switch lc_loop_enter(loop) {
         case 0: break
         case -EBADF: throw .closed
@@ -92,7 +97,26 @@ public final class LoopCore: @unchecked Sendable {
         case let result: throw LoopError(core: result, operation: "run")
         }
         defer { lc_loop_leave(loop) }
-        return try body()
+        if case .none = passes { return }
+        if withUnsafeCurrentTask(body: { $0 != nil }) { return try makePasses(passes) }
+        // When a job ends, the runtime goes back to the task around it, if there is one. A parked task has left its job
+        // without a word, so there has to be one, or it would be taken for the current task.
+        let outcome = Outcome<Void>()
+        Task.immediate { outcome.set(Result { try self.makePasses(passes) }) }
+        do { try outcome.take()?.get() } catch { throw error as! LoopError }
+    }
+
+    private func makePasses(_ passes: Passes) throws(LoopError) {
+        switch passes {
+        case .none: break
+        case .once(let mode):
+            try pass(wait: mode == .wait)
+            _ = lc_loop_take_stop(loop)
+        case .untilIdle:
+            repeat { try pass(wait: lc_loop_is_alive(loop)) } while !lc_loop_take_stop(loop) && lc_loop_is_alive(loop)
+        case .untilStopped:
+            repeat { try pass(wait: true) } while !lc_loop_take_stop(loop)
+        }
     }
 
     private func pass(wait: Bool) throws(LoopError) {
@@ -101,24 +125,9 @@ public final class LoopCore: @unchecked Sendable {
         if result < 0 { throw LoopError(core: result, operation: "wait for events") }
     }
 
-    func run() throws(LoopError) {
-        try withRunning { () throws(LoopError) in
-            repeat { try pass(wait: true) } while !lc_loop_take_stop(loop)
-        }
-    }
-
-    func runUntilIdle() throws(LoopError) {
-        try withRunning { () throws(LoopError) in
-            repeat { try pass(wait: lc_loop_is_alive(loop)) } while !lc_loop_take_stop(loop) && lc_loop_is_alive(loop)
-        }
-    }
-
-    func runOnce(_ mode: PassMode) throws(LoopError) {
-        try withRunning { () throws(LoopError) in
-            try pass(wait: mode == .wait)
-            _ = lc_loop_take_stop(loop)
-        }
-    }
+    func run() throws(LoopError) { try run(.untilStopped) }
+    func runUntilIdle() throws(LoopError) { try run(.untilIdle) }
+    func runOnce(_ mode: PassMode) throws(LoopError) { try run(.once(mode)) }
 
     func run<Success>(
         until body: sending @escaping () async throws -> Success, on executor: LoopTaskExecutor
@@ -126,11 +135,11 @@ public final class LoopCore: @unchecked Sendable {
         let outcome = Outcome<Success>()
         defer { outcome.isAwaited = false }
         // Fail before the task exists: a task that cannot run would wait for ever.
-        try withRunning { () throws(LoopError) in }
+        try run(.none)
         Task(executorPreference: executor) {
-            do { outcome.set(.success(try await body())) } catch { outcome.set(.failure(error)) }
+            do { outcome.set(.success(try await self.withParking(body))) } catch { outcome.set(.failure(error)) }
             // Through the ready list: what the body queued before it ended comes first.
-            _ = try? self.callSoon { if outcome.isAwaited { lc_loop_stop(self.loop) } }
+            _ = try? Self.callSoon(self.loop) { if outcome.isAwaited { lc_loop_stop(self.loop) } }
         }
         try run()
         guard let result = outcome.take() else { throw LoopError.stoppedBeforeCompletion }
@@ -175,10 +184,20 @@ public final class LoopCore: @unchecked Sendable {
     @inline(__always)
     func resume(_ waiter: UInt64) {
         guard waiter != 0 else { return }
+        if waiter & UInt64(LC_WAITER_PARKED) != 0 { return runParked(waiter & ~UInt64(LC_WAITER_PARKED)) }
         lc_loop_begin_resume(loop)
         Waiter(word: waiter).resume()
         var kind = LC_KIND_NONE
         if let job = lc_loop_end_resume(loop, &kind) { run(job, kind) }
+    }
+
+    private func runParked(_ task: UInt64) {
+        let record = UnsafeMutableRawPointer(bitPattern: UInt(task)).unsafelyUnwrapped
+        if lc_loop_is_closed(loop) {
+            taskExecutor?.takeUnretainedValue().runOrphan(UnownedJob(record: record))
+        } else {
+            run(record, LC_KIND_JOB_TASK)
+        }
     }
 
     private func deliverReceive(_ stream: OpaquePointer?) {
@@ -194,61 +213,63 @@ public final class LoopCore: @unchecked Sendable {
     }
 
     private func deliverCall(_ node: UnsafeMutablePointer<lc_node>) {
-        let slot = node.withMemoryRebound(to: lc_call.self, capacity: 1) { Int($0.pointee.slot) }
-        guard let body = closures[slot].take() else { return }
-        do { try body() } catch { report(error, "callback") }
+        run(node.withMemoryRebound(to: lc_call.self, capacity: 1) { Callback.take(lc_call_place($0)) })
+    }
+
+    @inline(__always)
+    private func run(_ callback: Callback) {
+        do { try callback.run() } catch { report(error, "callback") }
     }
 
     // MARK: Calls
 
+    // Static, and given the C loop: see `Loop.uncountedCore`.
+
     /// Callbacks and operations belong on the loop's thread while it runs.
     func check(_ operation: StaticString) throws(LoopError) {
-        if lc_loop_current() == loop { return }
+        if lc_loop_current() != loop { try Self.check(loop, operation) }
+    }
+
+    private static func check(_ loop: OpaquePointer, _ operation: StaticString) throws(LoopError) {
         if lc_loop_is_forked(loop) { throw .forked }
         if lc_loop_is_closed(loop) { throw .closed }
         if lc_loop_is_running(loop) { throw .wrongThread(operation: "\(operation)") }
     }
 
-    private func keep(_ body: @escaping () throws -> Void, _ id: lc_call_id) -> Handle {
-        let slot = Int(id.slot)
-        while closures.count <= slot { closures.append(nil) }
-        closures[slot] = body
-        return Handle(core: self, id: id)
+    static func callSoon(
+        _ loop: OpaquePointer, _ body: consuming @escaping () throws -> Void
+    ) throws(LoopError) -> Handle {
+        if lc_loop_current() != loop {
+            try check(loop, "callSoon")
+            // Not running: what this thread handed over before must come first.
+            lc_loop_drain_inbox(loop)
+        }
+        var call: UnsafeMutablePointer<lc_call>?
+        let result = lc_call_soon_body(loop, &call)
+        guard result == 0, let call else { throw refusal(result, "callSoon") }
+        Callback.put(body, lc_call_place(call))
+        return Handle(lc_loop_number(loop), call)
     }
 
-    func callSoon(_ body: @escaping () throws -> Void) throws(LoopError) -> Handle {
-        try check("callSoon")
-        // Not running: what this thread handed over before must come first.
-        if !isOnLoop { lc_loop_drain_inbox(loop) }
-        var id = lc_call_id()
-        let result = lc_call_soon(loop, LC_KIND_CALL, 0, &id)
-        if result < 0 { throw result == -EBADF ? .closed : LoopError(core: result, operation: "callSoon") }
-        return keep(body, id)
+    static func callAt(
+        _ loop: OpaquePointer, _ deadline: LoopInstant, _ body: consuming @escaping () throws -> Void
+    ) throws(LoopError) -> Handle {
+        if lc_loop_current() != loop { try check(loop, "callAt") }
+        var call: UnsafeMutablePointer<lc_call>?
+        let result = lc_call_at_body(loop, deadline.nanoseconds, &call)
+        guard result == 0, let call else { throw refusal(result, "callAt") }
+        Callback.put(body, lc_call_place(call))
+        return Handle(lc_loop_number(loop), call)
     }
 
-    func callAt(_ deadline: LoopInstant, _ body: @escaping () throws -> Void) throws(LoopError) -> Handle {
-        try check("callAt")
-        var id = lc_call_id()
-        let result = lc_call_at(loop, LC_KIND_CALL, deadline.nanoseconds, 0, &id)
-        if result < 0 { throw result == -EBADF ? .closed : LoopError(core: result, operation: "callAt") }
-        return keep(body, id)
+    @inline(never)
+    private static func refusal(_ result: Int32, _ operation: String) -> LoopError {
+        result == -EBADF ? .closed : LoopError(core: result, operation: operation)
     }
 
-    func cancel(_ handle: Handle) {
-        precondition(
-            isOnLoop || !lc_loop_is_running(loop),
-            "Cancel a handle on its loop's thread, or with callSoonThreadsafe(_:).")
-        var word: UInt64 = 0
-        if lc_call_cancel(loop, handle.id, &word) == 1 { forget(Int(handle.id.slot)) }
-    }
-
-    /// Frees a closure once it is out of the table: what it captured may call back in.
-    private func forget(_ slot: Int) {
-        let body = closures[slot].take()
-        withExtendedLifetime(body) {}
-    }
-
-    func callSoonThreadsafe(_ body: @escaping @Sendable () throws -> Void) throws(LoopError) {
+    static func callSoonThreadsafe(
+        _ loop: OpaquePointer, _ body: consuming @escaping @Sendable () throws -> Void
+    ) throws(LoopError) {
         if lc_loop_is_forked(loop) { throw .forked }
         let post = Post(body)
         let raw = Unmanaged.passRetained(post)
@@ -258,15 +279,18 @@ public final class LoopCore: @unchecked Sendable {
         }
     }
 
+    func callSoonThreadsafe(_ body: @escaping @Sendable () throws -> Void) throws(LoopError) {
+        try Self.callSoonThreadsafe(loop, body)
+    }
+
     // MARK: Close
 
     func close() throws(LoopError) {
         if lc_loop_close(loop) == -EBUSY { throw .running }
         // What waited is told, or dropped. A callback's captures may call back in, so the list is walked to its end.
         while let node = lc_loop_drop_next(loop) { drop(node) }
-        let left = closures
-        closures = []
-        withExtendedLifetime(left) {}
+        var slot: UInt32 = 0
+        while let call = lc_call_left_over(loop, &slot) { Callback.drop(lc_call_place(call)) }
     }
 
     /// The loop object is gone. Unless somebody still needs the engine, this is its end.
@@ -280,8 +304,7 @@ public final class LoopCore: @unchecked Sendable {
     private func drop(_ node: UnsafeMutablePointer<lc_node>) {
         switch lc_kind(rawValue: UInt32(truncatingIfNeeded: node.pointee.kind)) {
         case LC_KIND_CALL:
-            let slot = node.withMemoryRebound(to: lc_call.self, capacity: 1) { Int($0.pointee.slot) }
-            forget(slot)
+            node.withMemoryRebound(to: lc_call.self, capacity: 1) { Callback.drop(lc_call_place($0)) }
         case LC_KIND_POST: _ = Post.take(node)
         case LC_KIND_JOB_TASK, LC_KIND_JOB_SERIAL:
             let raw = UnsafeMutableRawPointer(node) - MemoryLayout<lc_job>.offset(of: \.node)!

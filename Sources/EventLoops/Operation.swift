@@ -75,7 +75,27 @@ nonisolated(nonsending) func waitUncancelled(_ start: (UInt64) -> Int32) async -
     return result
 }
 
+/// Suspends the current task until the stream has something to take: without the runtime, which believes that the task
+/// still runs. Where `lc_stream_may_park` says so, called without isolation. See tasks.c.
+@_silgen_name("lc_park_receive")
+@usableFromInline
+nonisolated(nonsending) func parkToReceive(_ stream: OpaquePointer) async
+
 extension LoopCore {
+    /// Runs the body of a spawned task. One cancel handler serves all its waits at streams.
+    func withParking<Success>(
+        _ body: () async throws -> Success
+    ) async rethrows -> Success {
+        guard isOnLoop else { return try await body() }
+        let task = lc_task_enter(loop)
+        defer { if isOnLoop { lc_task_leave(loop, task) } }
+        return try await withTaskCancellationHandler {
+            try await body()
+        } onCancel: {
+            self.cancelSoon { lc_task_cancel(self.loop, task) }
+        }
+    }
+
     /// Hands `body` to the loop's thread for a cancel; a loop that is closed has ended the wait already.
     func cancelSoon(_ body: @escaping @Sendable () -> Void) { try? callSoonThreadsafe(body) }
 

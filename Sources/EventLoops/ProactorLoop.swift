@@ -10,6 +10,7 @@ import CLoopCore
 /// asyncio's `ProactorEventLoop`.
 public final class ProactorLoop: Loop {
     public let core: LoopCore
+    public var uncountedCore: OpaquePointer { core.loop }
     public let selection: LoopSelection
     public let taskExecutor: LoopTaskExecutor
     public let serialExecutor: LoopSerialExecutor

@@ -10,6 +10,7 @@ import CLoopCore
 /// change that choice. Source: asyncio's `SelectorEventLoop`.
 public final class SelectorLoop: Loop {
     public let core: LoopCore
+    public var uncountedCore: OpaquePointer { core.loop }
     public let selection: LoopSelection
     public let taskExecutor: LoopTaskExecutor
     public let serialExecutor: LoopSerialExecutor

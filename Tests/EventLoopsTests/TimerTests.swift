@@ -328,6 +328,44 @@ import Musl
         }
     }
 
+    @Test(
+        "T10 a handle outlives its loop, keeps nothing alive, and cancels nothing of another",
+        arguments: LoopKind.available)
+    func handleOutlivesLoop(kind: LoopKind) async throws {
+        try await onThread {
+            weak var kept: LoopCore?
+            func made() throws -> Handle {
+                let loop = try kind.makeLoop()
+                kept = loop.core
+                let handle = try loop.callLater(.seconds(3600)) {}
+                try loop.close()
+                return handle
+            }
+            let handle = try made()
+            #expect(kept == nil)
+            let other = try kind.makeLoop()
+            defer { try? other.close() }
+            let pending = try other.callLater(.seconds(3600)) {}
+            #expect(!handle.isPending)
+            handle.cancel()
+            #expect(pending.isPending)
+        }
+    }
+
+    @Test("T10 handles find their loops among many that do not run")
+    func manyLoops() async throws {
+        try await onThread {
+            let loops = try (0..<70).map { _ in try SelectorLoop() }
+            defer { loops.forEach { try? $0.close() } }
+            let handles = try loops.map { try $0.callLater(.seconds(3600)) {} }
+            for (loop, handle) in zip(loops, handles) {
+                #expect(handle.isPending)
+                handle.cancel()
+                #expect(!handle.isPending && loop.statistics.timers == 0)
+            }
+        }
+    }
+
     // MARK: F32
 
     /// Where time ends, in either direction. `Duration` itself refuses what is not a number and what is infinite.

@@ -12,6 +12,7 @@ let package = Package(
         .executable(name: "nio-loop", targets: ["nio-loop"]),
     ],
     dependencies: [
+        .package(path: "../../LoopMeasuring"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     ],
@@ -27,6 +28,7 @@ let package = Package(
         .executableTarget(
             name: "nio-loop",
             dependencies: [
+                .product(name: "LoopMeasuring", package: "LoopMeasuring"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),

@@ -20,7 +20,7 @@ extern void *__libc_realloc(void *memory, size_t length);
 extern void *__libc_memalign(size_t alignment, size_t length);
 extern void __libc_free(void *memory);
 
-/* Only totals are asked for and only at exit, so no order between threads matters. */
+/* Only totals are asked for, at exit or between phases of a measurement, so no order between threads matters. */
 static _Atomic uint64_t malloc_count;
 static _Atomic uint64_t free_count;
 
@@ -67,6 +67,8 @@ void free(void *memory) {
         atomic_fetch_add_explicit(&free_count, 1, memory_order_relaxed);
     __libc_free(memory);
 }
+
+uint64_t allocation_counter_mallocs(void) { return atomic_load_explicit(&malloc_count, memory_order_relaxed); }
 
 __attribute__((destructor)) static void write_counts(void) {
     const char *path = getenv(ALLOCATION_COUNTER_FILE_VARIABLE);

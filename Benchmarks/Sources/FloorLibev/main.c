@@ -40,7 +40,7 @@ static void on_signal(struct ev_loop *loop, ev_signal *watcher, int events) {
 }
 
 int main(int argument_count, char **arguments) {
-    uint16_t port = floor_port_from_arguments(argument_count, arguments);
+    struct floor_arguments parsed = floor_arguments_parse(argument_count, arguments);
     floor_raise_descriptor_limit();
 
     struct ev_loop *loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV);
@@ -53,7 +53,7 @@ int main(int argument_count, char **arguments) {
     ev_signal_start(loop, &interrupt);
     ev_signal_start(loop, &terminate);
 
-    server.listener = floor_listen(port, SOCK_NONBLOCK);
+    server.listener = floor_listen(parsed, SOCK_NONBLOCK);
     ev_io_init(&server.accept, on_acceptable, server.listener, EV_READ);
     ev_io_start(loop, &server.accept);
     floor_announce(server.listener);

@@ -7,31 +7,41 @@
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 
 static _Noreturn void usage(const char *program) {
-    fprintf(stderr, "usage: %s [--port N]\n", program);
+    fprintf(stderr, "usage: %s [--port N] [--share-port]\n", program);
     exit(64);
 }
 
-uint16_t floor_port_from_arguments(int argument_count, char **arguments) {
-    if (argument_count == 1)
-        return 0;
-    if (argument_count != 3 || strcmp(arguments[1], "--port") != 0)
-        usage(arguments[0]);
-
+static uint16_t parse_port(const char *program, const char *text) {
     char *end = NULL;
-    unsigned long port = strtoul(arguments[2], &end, 10);
-    if (end == arguments[2] || *end != '\0' || port > UINT16_MAX)
-        usage(arguments[0]);
+    unsigned long port = strtoul(text, &end, 10);
+    if (end == text || *end != '\0' || port > UINT16_MAX)
+        usage(program);
     return (uint16_t)port;
 }
 
-int floor_listen(uint16_t port, int type_flags) {
+struct floor_arguments floor_arguments_parse(int argument_count, char **arguments) {
+    struct floor_arguments parsed = {.port = 0, .shares_port = false};
+    for (int index = 1; index < argument_count; index++) {
+        if (strcmp(arguments[index], "--share-port") == 0)
+            parsed.shares_port = true;
+        else if (strcmp(arguments[index], "--port") == 0 && index + 1 < argument_count)
+            parsed.port = parse_port(arguments[0], arguments[++index]);
+        else
+            usage(arguments[0]);
+    }
+    return parsed;
+}
+
+int floor_listen(struct floor_arguments arguments, int type_flags) {
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | type_flags, 0);
     if (listener < 0)
         floor_fail("socket", errno);
@@ -39,12 +49,14 @@ int floor_listen(uint16_t port, int type_flags) {
     int on = 1;
     if (setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
         floor_fail("SO_REUSEADDR", errno);
+    if (arguments.shares_port && setsockopt(listener, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0)
+        floor_fail("SO_REUSEPORT", errno);
     if (setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
         floor_fail("TCP_NODELAY", errno);
 
     struct sockaddr_in address = {
         .sin_family = AF_INET,
-        .sin_port = htons(port),
+        .sin_port = htons(arguments.port),
         .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
     };
     if (bind(listener, (struct sockaddr *)&address, sizeof address) < 0)
@@ -80,6 +92,16 @@ void floor_raise_descriptor_limit(void) {
     limit.rlim_cur = limit.rlim_max;
     /* Refusal is no reason to stop: accept says so when the limit is really met. */
     (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+int floor_signals(void) {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    int fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd < 0 ? -errno : fd;
 }
 
 void floor_fail(const char *what, int error) {

@@ -8,9 +8,7 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 
 static struct server server;
@@ -31,16 +29,10 @@ static void open_ring(struct io_uring *ring) {
     (void)io_uring_register_ring_fd(ring);
 }
 
-/* A poll for SIGINT and SIGTERM, both blocked so that only the signalfd sees them. */
 static void arm_signals(void) {
-    sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigprocmask(SIG_BLOCK, &signals, NULL);
-    int fd = signalfd(-1, &signals, SFD_CLOEXEC);
+    int fd = floor_signals();
     if (fd < 0)
-        floor_fail("signalfd", errno);
+        floor_fail("signalfd", -fd);
 
     struct io_uring_sqe *sqe = server_sqe(&server);
     io_uring_prep_poll_add(sqe, fd, POLLIN);
@@ -120,12 +112,12 @@ static void tick(void) {
 }
 
 int main(int argument_count, char **arguments) {
-    uint16_t port = floor_port_from_arguments(argument_count, arguments);
+    struct floor_arguments parsed = floor_arguments_parse(argument_count, arguments);
     floor_raise_descriptor_limit();
 
     open_ring(&server.ring);
     buffers_open(&server.buffers, &server.ring);
-    server.listener = floor_listen(port, 0);
+    server.listener = floor_listen(parsed, 0);
     arm_signals();
     server_arm_accept(&server);
     floor_announce(server.listener);

@@ -37,3 +37,8 @@ size_t load_allowed_cpus(int *cpus, size_t capacity) {
     }
     return count;
 }
+
+int load_stay_on(int cpu) {
+    struct affinity before;
+    return affinity_pin(&before, cpu);
+}

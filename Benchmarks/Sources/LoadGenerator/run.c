@@ -116,9 +116,18 @@ static int exchange(struct run *run) {
     return 0;
 }
 
+/* Positions and message numbers begin anew with each episode; the pattern goes on where it was. */
+static void rewind_stream(struct stream *stream) {
+    stream->origin += stream->received;
+    stream->queued = stream->sent = stream->received = 0;
+    stream->started_count = stream->finished_count = stream->finish_at = 0;
+}
+
 static int start(struct run *run) {
     run->now_ns = run_clock_ns();
     run->progress_ns = run->now_ns;
+    for (uint32_t index = 0; index < run->connected_count; index++)
+        rewind_stream(&run->streams[index]);
     enter_phase(run, run->options->echo_count_each > 0 ? PHASE_MEASURE : PHASE_WARMUP);
     if (run->options->lockstep) {
         int result = lockstep_exchange(run);
@@ -126,7 +135,7 @@ static int start(struct run *run) {
         return result;
     }
     run->start_limit = run->options->echo_count_each;
-    for (uint32_t index = 0; index < run->options->connection_count; index++) {
+    for (uint32_t index = 0; index < run->connected_count; index++) {
         run->now_ns = run_clock_ns();
         int result = stream_start(run, &run->streams[index]);
         if (result < 0)
@@ -135,7 +144,7 @@ static int start(struct run *run) {
     return 0;
 }
 
-static int open_run(struct run *run) {
+int run_open(struct run *run) {
     uint32_t count = run->options->connection_count;
     uint32_t depth = run->options->depth;
     if (count == 0 || depth == 0 || run->options->message_bytes == 0) {
@@ -157,7 +166,7 @@ static int open_run(struct run *run) {
     return 0;
 }
 
-static void close_run(struct run *run) {
+void run_close(struct run *run) {
     for (uint32_t index = 0; run->streams != NULL && index < run->options->connection_count; index++) {
         if (run->streams[index].fd >= 0)
             close(run->streams[index].fd);
@@ -168,15 +177,19 @@ static void close_run(struct run *run) {
     free(run->started_ns);
 }
 
+int run_episode(struct run *run) {
+    run->phase = PHASE_CONNECT;
+    int result = start(run);
+    return result < 0 ? result : exchange(run);
+}
+
 static int run_phases(struct run *run) {
-    int result = open_run(run);
+    int result = run_open(run);
     if (result == 0)
-        result = run_connect(run);
+        result = run_connect(run, run->options->connection_count);
     if (result == 0)
-        result = start(run);
-    if (result == 0)
-        result = exchange(run);
-    close_run(run);
+        result = run_episode(run);
+    run_close(run);
     return result;
 }
 

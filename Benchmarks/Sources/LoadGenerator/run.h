@@ -2,7 +2,8 @@
 /* run.h: one run of the generator and the parts it is made of.
  *
  * run.c owns the phases, connect.c the way to established connections, stream.c one connection's bytes, lockstep.c the
- * exchange in waves. */
+ * exchange in waves. A crowd keeps its run, and so its connections, for several episodes of echoes; load_run() has
+ * one. */
 #ifndef LOAD_RUN_H
 #define LOAD_RUN_H
 
@@ -27,6 +28,7 @@ struct stream {
     uint64_t received;
     uint64_t started_count; /* messages */
     uint64_t finished_count;
+    uint64_t finish_at;   /* position at which the oldest message in flight is whole */
     uint64_t *started_ns; /* start times of the messages in flight, by message number modulo depth */
     bool waits_to_write;  /* EPOLLOUT is armed */
 };
@@ -45,6 +47,7 @@ struct run {
     struct stream *streams;
     uint64_t *started_ns; /* one block for all streams */
     struct priority priority;
+    uint32_t connected_count;
     int epoll;
     enum phase phase;
     uint64_t now_ns;          /* read once per receive */
@@ -63,8 +66,23 @@ uint64_t run_server_cpu_ns(const struct run *run);
 /* Records the sentence and returns `-error`, so that callers can pass it on. */
 int run_fail(struct run *run, int error, const char *what);
 
-/* Opens all connections. Returns 0 or a negated errno. */
-int run_connect(struct run *run);
+/* Makes room for all connections; none is opened. Returns 0 or a negated errno, also then followed by run_close(). */
+int run_open(struct run *run);
+
+/* Closes what is open and frees everything, but not `run` itself. */
+void run_close(struct run *run);
+
+/* Opens so many further connections. Returns 0 or a negated errno. */
+int run_connect(struct run *run, uint32_t count);
+
+/* A client socket of this run, bound to the source address whose turn it is: the descriptor or a negated errno. */
+int run_socket(struct run *run, uint32_t turn);
+
+/* 0, or a negated errno: its handshake goes on in the background. */
+int run_begin_connect(struct run *run, int fd);
+
+/* Echoes on all open connections until options say it is over, and nothing is in flight afterwards. */
+int run_episode(struct run *run);
 
 /* Starts the first `depth` messages. */
 int stream_start(struct run *run, struct stream *stream);

@@ -14,16 +14,34 @@ static bool may_start(const struct run *run, const struct stream *stream) {
     return run->start_limit == 0 || stream->started_count < run->start_limit;
 }
 
+/* Mixed sizes are a fixed series, every octave from 16 bytes to 64 KiB as often as the others: the 64-bit finaliser of
+ * SplitMix over which stream and which message this is. */
+static uint64_t message_bytes(const struct run *run, const struct stream *stream, uint64_t number) {
+    if (!run->options->mixed_sizes)
+        return run->options->message_bytes;
+    uint64_t word = (number + 1) * 0x9e3779b97f4a7c15ull + (uint64_t)(stream - run->streams) * 0xd1b54a32d192ed03ull;
+    word = (word ^ (word >> 30)) * 0xbf58476d1ce4e5b9ull;
+    word = (word ^ (word >> 27)) * 0x94d049bb133111ebull;
+    word ^= word >> 31;
+    uint64_t octave = 16ull << word % 12;
+    return octave + (word >> 32) % (octave + 1);
+}
+
 static void start_message(struct run *run, struct stream *stream) {
+    uint64_t bytes = message_bytes(run, stream, stream->started_count);
+    if (stream->started_count == stream->finished_count)
+        stream->finish_at = stream->queued + bytes;
     stream->started_ns[stream->started_count % run->options->depth] = run->now_ns;
     stream->started_count++;
-    stream->queued += run->options->message_bytes;
+    stream->queued += bytes;
     run->in_flight_count++;
 }
 
 static int finish_message(struct run *run, struct stream *stream) {
     uint64_t started_ns = stream->started_ns[stream->finished_count % run->options->depth];
     stream->finished_count++;
+    if (stream->started_count > stream->finished_count)
+        stream->finish_at += message_bytes(run, stream, stream->finished_count);
     run->in_flight_count--;
     if (run->phase != PHASE_MEASURE)
         return 0;
@@ -86,8 +104,10 @@ int stream_receive(struct run *run, struct stream *stream) {
     if (stream->received > stream->sent)
         return run_fail(run, EPROTO, "the server sent more than it was sent");
 
-    uint64_t bytes = run->options->message_bytes;
-    while (stream->received >= (stream->finished_count + 1) * bytes) {
+    if (run->phase == PHASE_MEASURE)
+        run->result->byte_count += (uint64_t)received;
+
+    while (stream->finished_count < stream->started_count && stream->received >= stream->finish_at) {
         int result = finish_message(run, stream);
         if (result < 0)
             return result;

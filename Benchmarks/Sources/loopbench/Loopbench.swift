@@ -13,6 +13,9 @@ struct Loopbench: ParsableCommand {
             the proactor. What is left between a loop and its floor is what the library costs.
             """,
         version: "0.1.0",
-        subcommands: [Run.self, Serve.self, Doctor.self, Counts.self]
+        subcommands: [
+            Run.self, Serve.self, Doctor.self, Counts.self, Grow.self, MeasureLoops.self, LoopWorker.self, Peers.self,
+            DrawReport.self,
+        ]
     )
 }

@@ -97,7 +97,7 @@ struct CountsTests {
     }
 
     /// A wave is whole: every message of every connection comes back before the next, partial sends included.
-    @Test(.timeLimit(.minutes(1)), arguments: [64, 1_000_000])
+    @Test(.timeLimit(.minutes(5)), arguments: [64, 1_000_000])
     func wavesBringEverythingBack(_ bytes: Int) throws {
         let server = try ServerProcess(command: try Contender.libevFloor.command(), cpu: nil)
         let scenario = Scenario(connections: 8, messageBytes: bytes, depth: 3)
@@ -111,7 +111,7 @@ struct CountsTests {
     }
 
     /// Without a signal, once its connections are gone.
-    @Test(.timeLimit(.minutes(1)), arguments: ["async", "callback"])
+    @Test(.timeLimit(.minutes(5)), arguments: ["async", "callback"])
     func serverEndsWithItsConnections(_ api: String) throws {
         let server = try ServerProcess(
             command: [

@@ -5,7 +5,7 @@ import Testing
 @testable import loopbench
 
 /// Both floors echo what they are sent, in order, and end by themselves when asked to.
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct FloorTests {
     @Test(arguments: [Contender.uringFloor, .libevFloor])
     func echoesPipelinedMessages(_ floor: Contender) throws {

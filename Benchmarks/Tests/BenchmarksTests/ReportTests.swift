@@ -42,4 +42,16 @@ struct ReportTests {
         #expect(AllocationCount.parse("mallocs=12 frees=3\n") == 12)
         #expect(AllocationCount.parse("") == nil)
     }
+
+    /// Where files went says nothing about the figures, and may say something about somebody's disk.
+    @Test func commandIsKeptWithoutFiles() {
+        let arguments = ["/somewhere/loopbench", "run", "--json", "a.json", "--rounds", "3", "--report=b", "--quick"]
+        #expect(ThisCommand.repeatable(arguments) == "loopbench run --rounds 3 --quick")
+    }
+
+    @Test func versions() {
+        #expect(Versions.version(inFileName: "/usr/lib/liburing.so.2.3") == "2.3")
+        #expect(Versions.present()["libev"]?.contains(".") == true)
+        #expect(Versions.present()["liburing"]?.hasPrefix("2.") == true)
+    }
 }

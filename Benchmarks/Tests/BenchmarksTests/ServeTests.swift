@@ -7,7 +7,7 @@ import Testing
 @testable import loopbench
 
 /// `loopbench serve` as its users meet it: a process of its own, loaded from outside, told to end by a signal.
-@Suite(.serialized, .timeLimit(.minutes(4)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct ServeTests {
     static let servers: [(loop: String, api: String)] = ["selector", "proactor"].flatMap { loop in
         ["async", "callback"].map { (loop, $0) }

@@ -5,7 +5,7 @@ import Testing
 @testable import loopbench
 
 /// A server that does not come up is reported in its own words, and nothing waits for it.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct ServerProcessTests {
     @Test func programThatCannotBeExecuted() {
         expectFailure(of: ["/nowhere/server"], mentions: "/nowhere/server: No such file or directory")

@@ -99,6 +99,11 @@ bool lc_loop_is_alive(const lc_loop *loop);
 
 /* The loop that runs on this thread, or NULL. Thread: any. */
 lc_loop *lc_loop_current(void);
+/* Names the loop for good; a number is never given twice. Thread: any. */
+uint64_t lc_loop_number(const lc_loop *loop);
+/* The loop of this number, or NULL if it has been freed. Fast for the one that runs on this thread. Of any other, only
+ * who made it may ask, as it could be freed meanwhile. */
+lc_loop *lc_loop_numbered(uint64_t number);
 bool lc_loop_is_running(const lc_loop *loop);
 /* True in a child process that inherited the loop by fork. Thread: any. */
 bool lc_loop_is_forked(const lc_loop *loop);
@@ -124,13 +129,18 @@ uint64_t lc_now_ns(void);
 
 /* A queued callback or a timer. Named by slot and generation, so a late cancel hits nobody else. */
 typedef struct lc_call {
-    lc_node node;        /* loop: ready list or free list */
-    uint64_t word;       /* owner */
+    lc_node node; /* loop: ready list or free list */
+    union {
+        uint64_t word; /* owner */
+        void *body[2]; /* owner: what a callback runs, kept here so that a timer is one record and not two */
+    };
     uint32_t slot;       /* loop: index in the table of calls, stable for life */
     uint32_t generation; /* loop: bumped whenever the slot is freed */
     uint32_t heap_index; /* loop: where in the heap, while a timer */
     uint32_t state;      /* loop: 0 free, 1 timer, 2 ready, 3 cancelled on the ready list */
 } lc_call;
+
+static inline void *lc_call_place(lc_call *call) { return call->body; }
 
 typedef struct lc_call_id {
     uint32_t slot;
@@ -140,8 +150,17 @@ typedef struct lc_call_id {
 /* kind: LC_KIND_CALL or LC_KIND_SLEEP. -ENOMEM only while the table grows. */
 int lc_call_soon(lc_loop *loop, lc_kind kind, uint64_t word, lc_call_id *out);
 int lc_call_at(lc_loop *loop, lc_kind kind, uint64_t deadline_ns, uint64_t word, lc_call_id *out);
+/* The same with kind LC_KIND_CALL: *out is the record, whose body the owner fills. It takes the body out again when the
+ * record is delivered, or cancelled, or left over, before it calls anything else here. */
+int lc_call_soon_body(lc_loop *loop, lc_call **out);
+int lc_call_at_body(lc_loop *loop, uint64_t deadline_ns, lc_call **out);
 /* 1 if it was pending and will not run, 0 if it had run or was cancelled before. *word gets the owner's word. */
 int lc_call_cancel(lc_loop *loop, lc_call_id id, uint64_t *word);
+/* The same; the record, for its body, or NULL. */
+lc_call *lc_call_cancel_body(lc_loop *loop, lc_call_id id);
+/* Of a closed loop, once nothing is left to drop: cancels one of the callbacks that nobody was handed, as those of a
+ * loop that was closed in a forked child. *slot starts at 0. NULL: no more. */
+lc_call *lc_call_left_over(lc_loop *loop, uint32_t *slot);
 bool lc_call_is_pending(const lc_loop *loop, lc_call_id id);
 bool lc_loop_next_deadline(const lc_loop *loop, uint64_t *deadline_ns);
 

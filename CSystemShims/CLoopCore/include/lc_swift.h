@@ -1,14 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-/* lc_swift.h: the two entry points of Swift's concurrency runtime behind `withTaskCancellationHandler`.
+/* lc_swift.h: what the core has to do with Swift's tasks: how they wait, and how a cancel finds them.
  *
- * That function is opaque to Swift's optimiser. A wait that goes through it costs two frames more, and on the way back
+ * First the two entry points of the concurrency runtime behind `withTaskCancellationHandler`. That function is opaque to Swift's optimiser. A wait that goes through it costs two frames more, and on the way back
  * each frame looks up its task's executor under a lock: 3 of the 5 such look-ups of an echo. The entry points are part
  * of the runtime's ABI, as older code had them inlined. Only Swift code refers to them, so plain C links without. Any
  * thread may run a handler, at most once, while it is set. */
 #ifndef LC_SWIFT_H
 #define LC_SWIFT_H
 
+#include "lc_net.h"
+
+/* In a stream's waiter: the word is a parked task rather than a continuation, and is run rather than resumed. */
+enum { LC_WAITER_PARKED = 1 };
+
 #if defined(__clang__)
+
+/* Whether the current task may park until the stream has something to take: nobody waits there, the loop has spawned the
+ * task, and it is not cancelled. On the loop's thread. */
+bool lc_stream_may_park(lc_stream *stream);
+/* The current task's cancel is taken care of from here on. Its word, or 0 where there is no memory to note it. */
+uint64_t lc_task_enter(lc_loop *loop);
+void lc_task_leave(lc_loop *loop, uint64_t task);
+/* Ends the wait that the task is parked in, and keeps it from parking again. */
+void lc_task_cancel(lc_loop *loop, uint64_t task);
 
 /* In Swift: what to do about a cancelled wait of the object. */
 void event_loops_cancel_receive(void *object);

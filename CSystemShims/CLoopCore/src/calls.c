@@ -37,18 +37,13 @@ static int lc__calls_grow(lc_loop *loop) {
     return 0;
 }
 
-static int lc__call_take(lc_loop *loop, lc_kind kind, uint64_t word, lc_call **out) {
-    if (!loop->free_calls) {
-        int result = lc__calls_grow(loop);
-        if (result < 0)
-            return result;
-    }
+static lc_call *lc__call_take(lc_loop *loop, lc_kind kind) {
+    if (!loop->free_calls && lc__calls_grow(loop) < 0)
+        return NULL;
     lc_call *call = lc__container_of(loop->free_calls, lc_call, node);
     loop->free_calls = call->node.next;
     call->node.kind = kind;
-    call->word = word;
-    *out = call;
-    return 0;
+    return call;
 }
 
 static void lc__call_free(lc_loop *loop, lc_call *call) {
@@ -58,33 +53,61 @@ static void lc__call_free(lc_loop *loop, lc_call *call) {
     loop->free_calls = &call->node;
 }
 
-int lc_call_soon(lc_loop *loop, lc_kind kind, uint64_t word, lc_call_id *out) {
+static lc_call_id lc__call_id(const lc_call *call) {
+    return (lc_call_id){.slot = call->slot, .generation = call->generation};
+}
+
+static int lc__call_soon(lc_loop *loop, lc_kind kind, lc_call **out) {
     if (loop->closed)
         return -EBADF;
-    lc_call *call;
-    int result = lc__call_take(loop, kind, word, &call);
-    if (result < 0)
-        return result;
+    lc_call *call = lc__call_take(loop, kind);
+    if (!call)
+        return -ENOMEM;
     call->state = LC__CALL_READY;
     lc__queue_push(&loop->ready, &call->node);
-    *out = (lc_call_id){.slot = call->slot, .generation = call->generation};
+    *out = call;
     return 0;
 }
 
-int lc_call_at(lc_loop *loop, lc_kind kind, uint64_t deadline_ns, uint64_t word, lc_call_id *out) {
+static int lc__call_at(lc_loop *loop, lc_kind kind, uint64_t deadline_ns, lc_call **out) {
     if (loop->closed)
         return -EBADF;
-    lc_call *call;
-    int result = lc__call_take(loop, kind, word, &call);
-    if (result < 0)
-        return result;
-    result = lc__heap_push(&loop->timers, deadline_ns, call);
+    lc_call *call = lc__call_take(loop, kind);
+    if (!call)
+        return -ENOMEM;
+    int result = lc__heap_push(&loop->timers, deadline_ns, call);
     if (result < 0) {
         lc__call_free(loop, call);
         return result;
     }
     call->state = LC__CALL_TIMER;
-    *out = (lc_call_id){.slot = call->slot, .generation = call->generation};
+    *out = call;
+    return 0;
+}
+
+int lc_call_soon_body(lc_loop *loop, lc_call **out) { return lc__call_soon(loop, LC_KIND_CALL, out); }
+
+int lc_call_at_body(lc_loop *loop, uint64_t deadline_ns, lc_call **out) {
+    return lc__call_at(loop, LC_KIND_CALL, deadline_ns, out);
+}
+
+int lc_call_soon(lc_loop *loop, lc_kind kind, uint64_t word, lc_call_id *out) {
+    lc_call *call;
+    int result = lc__call_soon(loop, kind, &call);
+    if (result < 0)
+        return result;
+    call->word = word;
+    *out = lc__call_id(call);
+    return 0;
+}
+
+int lc_call_at(lc_loop *loop, lc_kind kind, uint64_t deadline_ns, uint64_t word, lc_call_id *out) {
+    lc_call *call;
+    int result = lc__call_at(loop, kind, deadline_ns, &call);
+    if (result < 0)
+        return result;
+    call->word = word;
+    *out = lc__call_id(call);
     return 0;
 }
 
@@ -98,11 +121,11 @@ static lc_call *lc__call_find(const lc_loop *loop, lc_call_id id) {
 
 bool lc_call_is_pending(const lc_loop *loop, lc_call_id id) { return lc__call_find(loop, id) != NULL; }
 
-int lc_call_cancel(lc_loop *loop, lc_call_id id, uint64_t *word) {
+lc_call *lc_call_cancel_body(lc_loop *loop, lc_call_id id) {
+    lc__heap_prefetch_last(&loop->timers);
     lc_call *call = lc__call_find(loop, id);
     if (!call)
-        return 0;
-    *word = call->word;
+        return NULL;
     if (call->state == LC__CALL_TIMER) {
         lc__heap_remove(&loop->timers, call->heap_index);
         lc__call_free(loop, call);
@@ -110,7 +133,24 @@ int lc_call_cancel(lc_loop *loop, lc_call_id id, uint64_t *word) {
         /* In the middle of a singly linked list: it is skipped, and freed, when its turn comes. */
         call->state = LC__CALL_CANCELLED;
     }
+    return call;
+}
+
+int lc_call_cancel(lc_loop *loop, lc_call_id id, uint64_t *word) {
+    lc_call *call = lc_call_cancel_body(loop, id);
+    if (!call)
+        return 0;
+    *word = call->word;
     return 1;
+}
+
+lc_call *lc_call_left_over(lc_loop *loop, uint32_t *slot) {
+    for (; *slot < loop->call_chunk_count * LC__CHUNK; (*slot)++) {
+        lc_call *call = lc__call_at_slot(loop, *slot);
+        if (call->node.kind == LC_KIND_CALL && lc_call_cancel_body(loop, lc__call_id(call)))
+            return call;
+    }
+    return NULL;
 }
 
 /* On leaving the ready list. False: it was cancelled and is not to be delivered. The record is free in both cases, but

@@ -135,6 +135,19 @@ typedef struct lc__fd {
     lc_op *poll_write;
 } lc__fd;
 
+/* A task that the loop has spawned and that has not ended. */
+typedef struct lc__task {
+    uintptr_t task;    /* 0: a free place */
+    lc_stream *stream; /* where it parked last */
+    bool cancelled;
+} lc__task;
+
+typedef struct lc__task_table {
+    lc__task *entries;
+    uint32_t capacity; /* a power of two, at least twice the count */
+    uint32_t count;
+} lc__task_table;
+
 struct lc_loop {
     lc__queue ready; /* runs in the next pass */
     lc__queue batch; /* runs in this pass */
@@ -158,6 +171,7 @@ struct lc_loop {
     lc__selector *selector;
     lc__proactor *proactor;
     lc__heap timers;
+    lc__task_table tasks;
     lc_call **call_chunks;
     uint32_t call_chunk_count;
     lc_node *free_calls;
@@ -169,6 +183,7 @@ struct lc_loop {
     lc_options options;
     lc_stats stats;
     void *owner;
+    uint64_t number; /* in the registry */
 };
 
 /* loop.c */
@@ -178,6 +193,10 @@ lc__fd *lc__fd_entry(lc_loop *loop, int fd); /* NULL: out of memory */
 void *lc__slab_make(lc_loop *loop, size_t size, size_t count);
 bool lc__stream_node_dropped(lc_stream *stream, lc_kind kind);
 bool lc__listener_node_dropped(lc_listener *listener);
+
+/* registry.c */
+int lc__registry_add(lc_loop *loop); /* gives it its number */
+void lc__registry_remove(lc_loop *loop);
 
 /* op.c */
 void lc__op_submit(lc_loop *loop, lc_op *op);
@@ -195,6 +214,10 @@ void lc__op_leave_cancels(lc_loop *loop, lc_op *op);
 void lc__timers_expire(lc_loop *loop);
 bool lc__call_leave(lc_loop *loop, lc_call *call);
 void lc__calls_drop(lc_loop *loop);
+
+/* tasks.c */
+lc__task *lc__task_find(lc_loop *loop, uintptr_t task); /* NULL: not one of ours */
+int lc__task_add(lc_loop *loop, uintptr_t task);
 
 /* stream.c */
 int lc__stream_make(lc_loop *loop, int fd, lc_stream **out);

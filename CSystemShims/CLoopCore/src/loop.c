@@ -58,8 +58,11 @@ int lc_loop_create(const lc_options *options, lc_loop **out) {
     loop->options = *options;
     loop->backend = (uint8_t)options->backend;
     loop->fork_generation = lc_fork_generation();
-    int result = lc__shared_create(options, loop, &loop->shared);
+    int result = lc__registry_add(loop);
+    if (result == 0)
+        result = lc__shared_create(options, loop, &loop->shared);
     if (result < 0) {
+        lc__registry_remove(loop);
         free(loop);
         return result;
     }
@@ -69,6 +72,7 @@ int lc_loop_create(const lc_options *options, lc_loop **out) {
         lc__inbox_close(loop->shared);
         lc__shared_detach(loop->shared);
         lc__shared_unref(loop->shared);
+        lc__registry_remove(loop);
         free(loop);
         return result;
     }
@@ -238,7 +242,7 @@ static inline void lc__prefetch_ahead(const lc_node *next) {
     const lc_stream *stream = lc__receiving_stream(next);
     if (!stream)
         return;
-    lc__prefetch((const void *)(uintptr_t)stream->receive_waiter, LC__TASK_LINES);
+    lc__prefetch((const void *)(uintptr_t)(stream->receive_waiter & ~(uint64_t)LC_WAITER_PARKED), LC__TASK_LINES);
     lc__prefetch(stream->object, 2);
     stream = lc__receiving_stream(next->next);
     if (stream)
@@ -480,6 +484,7 @@ lc_node *lc_loop_drop_next(lc_loop *loop) {
 
 void lc_loop_free(lc_loop *loop) {
     lc_loop_close(loop);
+    lc__registry_remove(loop);
     for (lc_listener *listener = loop->all_listeners, *next; listener; listener = next) {
         next = listener->next_all;
         free(listener);
@@ -495,6 +500,7 @@ void lc_loop_free(lc_loop *loop) {
         free(loop->fd_chunks[chunk]);
     free(loop->fd_chunks);
     free(loop->timers.entries);
+    free(loop->tasks.entries);
     if (!lc_loop_is_forked(loop)) /* in a child, the copy of it stays: leases may be anywhere */
         lc__shared_unref(loop->shared);
     free(loop);

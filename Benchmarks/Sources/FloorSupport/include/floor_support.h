@@ -5,15 +5,20 @@
 #ifndef FLOOR_SUPPORT_H
 #define FLOOR_SUPPORT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
-/* The port after `--port`; 0, also the default, lets the kernel pick. Other arguments end the program with a
- * usage line. */
-uint16_t floor_port_from_arguments(int argument_count, char **arguments);
+struct floor_arguments {
+    uint16_t port;    /* after `--port`; 0, also the default, lets the kernel pick */
+    bool shares_port; /* `--share-port`: other processes may listen there too, the kernel spreads connections */
+};
+
+/* Other arguments end the program with a usage line. */
+struct floor_arguments floor_arguments_parse(int argument_count, char **arguments);
 
 /* A listening IPv4 socket on the loopback address, close-on-exec. Accepted sockets inherit its TCP_NODELAY.
  * `type_flags` is 0 or SOCK_NONBLOCK. Ends the program when the port is taken. */
-int floor_listen(uint16_t port, int type_flags);
+int floor_listen(struct floor_arguments arguments, int type_flags);
 
 /* Prints `listening on 127.0.0.1:PORT` and flushes: whoever started us waits for this line. */
 void floor_announce(int listener);
@@ -36,5 +41,9 @@ void floor_raise_descriptor_limit(void);
 
 /* Says what failed and why, then exits with 1. `error` is a positive errno. */
 _Noreturn void floor_fail(const char *what, int error);
+
+/* SIGINT and SIGTERM as a descriptor to watch. They are blocked in the calling thread and in those it makes later, so
+ * there is no moment in which one could be missed. Returns a negated errno on failure. */
+int floor_signals(void);
 
 #endif

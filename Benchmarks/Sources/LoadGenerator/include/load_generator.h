@@ -13,7 +13,9 @@
 struct load_options {
     uint16_t port; /* on 127.0.0.1 */
     uint32_t connection_count;
+    uint32_t source_count; /* addresses from 127.0.0.2 on, in turn; 0: the kernel picks */
     uint32_t message_bytes;
+    bool mixed_sizes; /* 16 bytes to 64 KiB by a fixed series, whatever `message_bytes` says */
     uint32_t depth;
     uint64_t warmup_ns; /* echoes before this are not counted */
     uint64_t measure_ns;
@@ -33,6 +35,7 @@ struct load_samples {
 
 struct load_result {
     uint64_t echo_count; /* within the measured time */
+    uint64_t byte_count; /* that came back within the measured time */
     uint64_t measured_ns;
     uint64_t mismatch_count; /* receives whose bytes were not those sent */
     uint64_t server_cpu_ns;
@@ -49,5 +52,8 @@ void load_samples_free(struct load_samples *samples);
 
 /* The CPUs the calling thread may use, at most `capacity` of them, ascending. Returns how many. */
 size_t load_allowed_cpus(int *cpus, size_t capacity);
+
+/* The calling thread stays on this CPU from now on. Returns 0 or a negated errno. */
+int load_stay_on(int cpu);
 
 #endif

@@ -43,7 +43,7 @@ struct Counts: ParsableCommand {
         guard waves ?? 1 >= 1 else { throw ValidationError("--waves must be at least 1.") }
         guard repetitions >= 1 else { throw ValidationError("--repetitions must be at least 1.") }
         for name in only where Contender(rawValue: name) == nil {
-            let names = Contender.allCases.map { "\"\($0.rawValue)\"" }.joined(separator: ", ")
+            let names = Contender.ours.map { "\"\($0.rawValue)\"" }.joined(separator: ", ")
             throw ValidationError("\(name) is none of \(names).")
         }
     }
@@ -88,8 +88,8 @@ struct Counts: ParsableCommand {
 
     private var contenders: [Contender] {
         let named = only.compactMap(Contender.init(rawValue:))
-        guard !named.isEmpty else { return Contender.allCases }
-        return Contender.allCases.filter { contender in
+        guard !named.isEmpty else { return Contender.ours }
+        return Contender.ours.filter { contender in
             named.contains { $0 == contender || $0.floor == contender }
         }
     }
@@ -104,7 +104,7 @@ struct Counts: ParsableCommand {
     }
 
     private func printProfiles(_ counts: [Contender: EchoCounts]) {
-        for contender in Contender.allCases {
+        for contender in Contender.ours {
             guard let profile = counts[contender]?.profile else { continue }
             ProfileReport(contender: contender, profile: profile).lines().forEach { print($0) }
         }

@@ -12,7 +12,7 @@ struct CountsReport {
             ],
             leftAligned: [0, 11]
         )
-        for contender in Contender.allCases {
+        for contender in Contender.ours {
             let own = counts[contender]
             table.add([
                 contender.rawValue,
@@ -53,7 +53,7 @@ struct CountsReport {
     }
 
     private var failures: [String] {
-        Contender.allCases.compactMap { contender in
+        Contender.ours.compactMap { contender in
             counts[contender]?.failure.map { "\(contender.rawValue): \($0)" }
         }
     }

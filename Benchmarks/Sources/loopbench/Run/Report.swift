@@ -5,6 +5,10 @@ struct Report {
     let machine: Machine
     let schedule: Schedule
     let results: Results
+    /// Peers that were asked for and are not here.
+    var absent: [AbsentPeer] = []
+    /// What the peers that took part were built from.
+    var versions: [String] = []
 
     func print() {
         lines().forEach { Swift.print($0) }
@@ -12,10 +16,12 @@ struct Report {
 
     func lines() -> [String] {
         var lines = preamble
-        for scenario in Scenario.all {
+        for scenario in schedule.scenarios {
             lines += ["", scenario.title] + table(scenario).lines().map { "  " + $0 }
+            let peers = PeersReport(results: results, contenders: schedule.contenders)
+            if !peers.isEmpty { lines += [""] + peers.lines(scenario).map { "  " + $0 } }
         }
-        return lines + failures + closing
+        return lines + failures + absences + closing
     }
 
     private var preamble: [String] {
@@ -28,7 +34,7 @@ struct Report {
         return [
             "Linux \(machine.kernel), \(machine.cpu), \(machine.cores) CPUs, \(machine.date)",
             "\(schedule.rounds) rounds of \(schedule.measured) after \(schedule.warmup) of warm-up, \(pinning)",
-        ]
+        ] + (versions.isEmpty ? [] : ["peers: " + versions.joined(separator: "; ")])
     }
 
     private func table(_ scenario: Scenario) -> Table {
@@ -36,7 +42,7 @@ struct Report {
             "contender", "requests/s", "rate / floor", "CPU us/request", "CPU / floor", "server busy",
             "p50 us", "p99 us", "p99.9 us",
         ])
-        for contender in Contender.allCases {
+        for contender in schedule.contenders {
             let latencies = results.latencies(scenario, contender)
             let rate = results.ratio(scenario, contender) { $0.requestsPerSecond }
             let cost = results.ratio(scenario, contender) { $0.serverMicrosecondsPerRequest }
@@ -66,6 +72,10 @@ struct Report {
                 "WRONG BYTES from \(wrong.contender.rawValue) in \(wrong.scenario.title), round \(wrong.round)")
         }
         return lines.isEmpty ? [] : [""] + lines
+    }
+
+    private var absences: [String] {
+        absent.isEmpty ? [] : [""] + absent.map { "not here: \($0.contender.rawValue): \($0.reason)" }
     }
 
     private var closing: [String] {

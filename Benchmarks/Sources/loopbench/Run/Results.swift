@@ -34,10 +34,18 @@ struct Results {
     func ratio(
         _ scenario: Scenario, _ contender: Contender, of metric: (Measurement.Figures) -> Double
     ) -> Spread? {
-        let floors = figures(scenario, contender.floor)
+        ratio(scenario, contender, to: contender.floor, of: metric)
+    }
+
+    /// The same, over another contender's.
+    func ratio(
+        _ scenario: Scenario, _ contender: Contender, to other: Contender,
+        of metric: (Measurement.Figures) -> Double
+    ) -> Spread? {
+        let others = figures(scenario, other)
         return Spread(
             figures(scenario, contender).compactMap { round, figures in
-                floors[round].map { metric(figures) / metric($0) }
+                others[round].map { metric(figures) / metric($0) }
             })
     }
 

@@ -7,6 +7,8 @@ import Histogram
 /// Rounds are interleaved: within a round every contender meets a scenario within seconds of the others, in random
 /// order, so a slow minute of the machine hits all of them and cancels in the ratios.
 struct Schedule {
+    let contenders: [Contender]
+    let scenarios: [Scenario]
     let rounds: Int
     let warmup: Duration
     let measured: Duration
@@ -15,8 +17,8 @@ struct Schedule {
         let generator = Generator()
         var results = Results()
         for round in 1...rounds {
-            for scenario in Scenario.all {
-                for contender in Contender.allCases.shuffled() {
+            for scenario in scenarios {
+                for contender in contenders.shuffled() {
                     let (measurement, latencies) = measure(round, scenario, contender, generator, plan)
                     results.add(measurement, latencies: latencies)
                     report(measurement)

@@ -54,6 +54,22 @@ final class EchoServer: @unchecked Sendable {
         closesLeft = untilClosed
     }
 
+    /// Serves on this thread until `signals` is readable, or for so many seconds unless they are 0.
+    func serveHere(until signals: Int32, seconds: Double) {
+        loop.spawn { [loop] in
+            try? await loop.readable(signals)
+            loop.stop()
+        }
+        do {
+            if seconds > 0 { _ = try loop.callLater(.seconds(seconds)) { [loop] in loop.stop() } }
+            try serve()
+        } catch {
+            failure = error
+        }
+        done.signal()
+    }
+
+    /// Serves on a thread of its own until stopped.
     func start() {
         let thread = Thread { [self] in
             do { try serve() } catch { failure = error }

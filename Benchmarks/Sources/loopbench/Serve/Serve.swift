@@ -2,8 +2,8 @@
 
 import ArgumentParser
 import EventLoops
+import FloorSupport
 import Foundation
-import Synchronization
 
 /// `loopbench serve`: TCP echo on one of the loops, with one of the two ways to write a server.
 struct Serve: ParsableCommand {
@@ -28,6 +28,9 @@ struct Serve: ParsableCommand {
     @Option(help: "Loops, each on a thread of its own, which share the port.")
     var threads = 1
 
+    @Flag(help: "Let other processes listen on the same port; the kernel spreads connections over them.")
+    var sharePort = false
+
     @Option(help: "Seconds to serve; 0 means until a signal.")
     var duration = 0.0
 
@@ -44,14 +47,15 @@ struct Serve: ParsableCommand {
 
     func run() throws {
         raiseDescriptorLimit()
-        let signals = Signals.block()
+        let signals = floor_signals()
+        if signals < 0 { throw BenchmarkFailure("cannot wait for signals: \(String(cString: strerror(-signals)))") }
         var servers: [EchoServer] = []
         do {
             for _ in 0..<threads {
                 servers.append(
                     try EchoServer(
                         loop: loop, way: api, address: address, port: servers.first?.port ?? port,
-                        sharesPort: threads > 1, untilClosed: untilClosed > 0 ? untilClosed : nil))
+                        sharesPort: sharePort || threads > 1, untilClosed: untilClosed > 0 ? untilClosed : nil))
             }
         } catch let error as LoopError {
             throw BenchmarkFailure("cannot serve: \(error)")
@@ -59,9 +63,9 @@ struct Serve: ParsableCommand {
         print("listening on \(servers[0].address)")
         fflush(nil)
         printToStandardError("loop: \(servers[0].loop.selection)")
-        for server in servers { server.start() }
-        signals.wait(seconds: duration)
-        for server in servers { server.stop() }
+        for server in servers.dropFirst() { server.start() }
+        servers[0].serveHere(until: signals, seconds: duration)
+        for server in servers.dropFirst() { server.stop() }
         let total = servers.reduce(into: ServedCounts()) { $0.add($1.join()) }
         print("served \(total.connections) connections, \(total.reads) reads, \(total.kernelEntries) kernel entries")
         print(total.statisticsLine)
@@ -73,35 +77,5 @@ struct Serve: ParsableCommand {
         guard getrlimit(resource, &limit) == 0 else { return }
         limit.rlim_cur = limit.rlim_max
         setrlimit(resource, &limit)
-    }
-}
-
-/// SIGINT and SIGTERM as something to wait for. Blocked before any thread starts, so every thread inherits that.
-struct Signals {
-    private var set = sigset_t()
-
-    static func block() -> Signals {
-        var signals = Signals()
-        sigemptyset(&signals.set)
-        sigaddset(&signals.set, SIGINT)
-        sigaddset(&signals.set, SIGTERM)
-        pthread_sigmask(SIG_BLOCK, &signals.set, nil)
-        return signals
-    }
-
-    /// Returns at the first signal, or after `seconds` unless they are 0.
-    func wait(seconds: Double) {
-        var set = set
-        let end = LoopInstant.now.advanced(by: .seconds(seconds))
-        while true {
-            if seconds == 0 {
-                if sigwaitinfo(&set, nil) > 0 { return }
-            } else {
-                let left = max(LoopInstant.now.duration(to: end), .zero)
-                var timeout = timespec(
-                    tv_sec: Int(left.components.seconds), tv_nsec: Int(left.components.attoseconds / 1_000_000_000))
-                if sigtimedwait(&set, nil, &timeout) > 0 || errno == EAGAIN { return }
-            }
-        }
     }
 }

@@ -10,6 +10,10 @@ struct Machine: Codable {
     let cores: Int
     let date: String
     let pinning: CPUPlan
+    /// What is not everywhere, or not in every older file.
+    var versions: [String: String]?
+    var isVirtual: Bool?
+    var loadAverage: Double?
 
     static func present(_ plan: CPUPlan) -> Machine {
         Machine(
@@ -17,7 +21,10 @@ struct Machine: Codable {
             cpu: cpuModel(),
             cores: sysconf(Int32(_SC_NPROCESSORS_ONLN)),
             date: Date.now.formatted(.iso8601),
-            pinning: plan
+            pinning: plan,
+            versions: Versions.present(),
+            isVirtual: isVirtual(),
+            loadAverage: loadAverage()
         )
     }
 
@@ -30,6 +37,17 @@ struct Machine: Codable {
         let lines = text(ofFile: "/proc/cpuinfo")?.split(separator: "\n") ?? []
         let line = lines.first { $0.hasPrefix("model name") }
         return line?.split(separator: ":").last.map { String($0.drop { $0 == " " }) } ?? "unknown"
+    }
+
+    /// x86 shows a hypervisor as a flag of the CPU; elsewhere we do not know.
+    private static func isVirtual() -> Bool? {
+        let flags = text(ofFile: "/proc/cpuinfo")?.split(separator: "\n").first { $0.hasPrefix("flags") }
+        return flags?.split(separator: " ").contains("hypervisor")
+    }
+
+    /// Of the last minute, before anything was measured: how much else was going on.
+    private static func loadAverage() -> Double? {
+        text(ofFile: "/proc/loadavg")?.split(separator: " ").first.flatMap { Double($0) }
     }
 }
 

@@ -50,7 +50,10 @@ enum Programs {
         }
     }
 
-    private static func directory() throws -> String {
+    static func isExecutable(_ path: String) -> Bool { access(path, X_OK) == 0 }
+
+    /// Where this executable is.
+    static func directory() throws -> String {
         guard let resolved = realpath("/proc/self/exe", nil) else {
             throw BenchmarkFailure("cannot find this executable: \(String(cString: strerror(errno)))")
         }

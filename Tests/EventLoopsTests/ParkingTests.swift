@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// ParkingTests.swift: tasks that wait at a connection without the runtime's help, and those that must not.
+
+import EventLoops
+import Testing
+
+@Suite("Parking", .timeLimit(.minutes(2)))
+struct ParkingTests {
+    /// The runtime believes that a parked task still runs. Whoever runs after it must not be taken for it.
+    @Test("N2 what runs while tasks are parked is not one of them", arguments: LoopKind.available)
+    func currentTask(kind: LoopKind) throws {
+        // On a plain thread, where no task of the test's own is around the loop.
+        try onJoinedThread {
+            let loop = try kind.makeLoop()
+            let (connection, peer) = try makePair(on: loop)
+            let seen = Journal<Int>()
+            loop.spawn {
+                seen.note(Self.currentTask)
+                _ = try await connection.read()
+                seen.note(Self.currentTask)
+                loop.stop()
+            }
+            try loop.runOnce(.noWait)
+            try loop.runOnce(.noWait)
+            let outside = Self.currentTask
+            try loop.callSoon { seen.note(Self.currentTask) }
+            try loop.runOnce(.noWait)
+            try peer.send([1])
+            try loop.run()
+            let entries = seen.entries
+            #expect(entries.count == 3)
+            #expect(entries[0] != 0 && entries[2] == entries[0], "a task stays itself")
+            #expect(entries[1] != entries[0], "a callback is not the parked task")
+            #expect(outside == 0)
+            try loop.close()
+        }
+    }
+
+    private static var currentTask: Int { withUnsafeCurrentTask { $0?.hashValue ?? 0 } }
+
+    @Test("N7 a parked task that is cancelled learns so, at this wait and at later ones", arguments: LoopKind.available)
+    func cancelled(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let (connection, peer) = try makePair(on: loop)
+            let errors = Log<LoopError?>()
+            let task = loop.spawn {
+                errors.append(await thrown { _ = try await connection.read() })
+                errors.append(await thrown { _ = try await connection.read() })
+            }
+            try await until("the task waits", on: loop) { loop.waitingOperations == 1 }
+            try onJoinedThread { task.cancel() }
+            try await task.value
+            #expect(errors.all == [.cancelled(operation: "read"), .cancelled(operation: "read")])
+            try peer.send([7])
+            #expect(try await connection.read(atLeast: 1) == [7], "no byte is lost")
+        }
+    }
+
+    @Test("N7 cancelling a task that parks nowhere ends the wait of no other", arguments: LoopKind.available)
+    func cancelledElsewhere(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let (connection, peer) = try makePair(on: loop)
+            // Parks once, then sleeps; another task parks at the same connection meanwhile.
+            let asleep = Log<Bool>()
+            let first = loop.spawn {
+                let bytes = try await connection.read(atLeast: 1)
+                asleep.append(true)
+                #expect(await thrown { try await loop.sleep(for: .seconds(60)) } == .cancelled(operation: "sleep"))
+                for _ in 0..<5 { await Task.yield() }  // still there when the cancel has got through
+                return bytes
+            }
+            try await until("the first waits", on: loop) { loop.waitingOperations == 1 }
+            try peer.send([1])
+            try await until("it sleeps", on: loop) { !asleep.all.isEmpty }
+            let second = loop.spawn { try await connection.read(atLeast: 1) }
+            try await until("the second waits", on: loop) { loop.waitingOperations == 1 }
+            first.cancel()
+            #expect(try await first.value == [1])
+            try peer.send([2])
+            #expect(try await second.value == [2])
+        }
+    }
+
+    @Test("N2 an actor that reads does not go on while somebody else is inside", arguments: LoopKind.available)
+    func defaultActor(kind: LoopKind) async throws {
+        // A default actor: on the loop's thread because its caller prefers that, with a lock of its own.
+        actor Reader {
+            let journal = Journal<String>()
+            func read(_ connection: Connection) async {
+                // Whoever leaves the actor may run what waits for it: on that thread it is refused.
+                _ = try? await connection.read()
+                journal.note("read")
+            }
+            func stay(entered: Latch, until leave: Latch) {
+                entered.open()
+                _ = leave.wait()
+                journal.note("left")
+            }
+        }
+        try await onLoop(kind) { loop in
+            let (connection, peer) = try makePair(on: loop)
+            let (witness, other) = try makePair(on: loop)
+            let reader = Reader()
+            let read = loop.spawn { await reader.read(connection) }
+            try await until("the actor reads", on: loop) { loop.waitingOperations == 1 }
+            let (entered, leave) = (Latch(), Latch())
+            let stay = Task.detached { await reader.stay(entered: entered, until: leave) }
+            try #require(entered.wait())
+            try peer.send([1])
+            // Sent later, received: so the actor's byte is there as well, and was delivered.
+            for _ in 0..<3 {
+                try other.send([2])
+                #expect(try await witness.read(atLeast: 1) == [2])
+            }
+            leave.open()
+            try await read.value
+            await stay.value
+            #expect(reader.journal.entries == ["left", "read"])
+        }
+    }
+
+    @Test("N2 children of a task wait at connections, and are cancelled with it", arguments: LoopKind.available)
+    func children(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let pairs = try (0..<8).map { _ in try makePair(on: loop) }
+            let parent = loop.spawn {
+                await withTaskGroup { group in
+                    for (connection, _) in pairs {
+                        group.addTask { await thrown { while try await connection.read() != nil {} } }
+                    }
+                    return await group.reduce(into: 0) { $0 += $1 == .cancelled(operation: "read") ? 1 : 0 }
+                }
+            }
+            try await until("all wait", on: loop) { loop.waitingOperations == 8 }
+            parent.cancel()
+            #expect(try await parent.value == 8)
+        }
+    }
+
+    /// More than the table of tasks begins with, ended in another order than they came.
+    @Test("N2 hundreds of tasks park, and each is woken by its own bytes", arguments: LoopKind.available)
+    func many(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let pairs = try (0..<200).map { _ in try makePair(on: loop) }
+            let tasks = pairs.map { connection, _ in loop.spawn { try await connection.read(atLeast: 1) } }
+            try await until("all wait", on: loop) { loop.waitingOperations == 200 }
+            for index in 0..<200 where !index.isMultiple(of: 3) {
+                try pairs[index].1.send([UInt8(index)])
+                #expect(try await tasks[index].value == [UInt8(index)])
+            }
+            // Those that are left are found, although others have left the table.
+            for index in stride(from: 0, to: 200, by: 3) {
+                tasks[index].cancel()
+                #expect(await thrown { _ = try await tasks[index].value } == .cancelled(operation: "read"))
+            }
+        }
+    }
+
+    @Test("E9 tasks that are parked when their loop is closed come to their end", arguments: LoopKind.available)
+    func closed(kind: LoopKind) async throws {
+        try await onThread {
+            let loop = try kind.makeLoop()
+            let (connection, peer) = try makePair(on: loop)
+            let errors = Journal<LoopError?>()
+            let end = Latch()
+            loop.spawn {
+                errors.note(await thrown { _ = try await connection.read() })
+                errors.note(await thrown { _ = try await connection.read() })
+                end.open()
+            }
+            try loop.runOnce(.noWait)
+            try loop.runOnce(.noWait)
+            try loop.close()
+            #expect(end.wait())
+            #expect(errors.entries.allSatisfy { $0 == .connectionClosed(operation: "read") })
+            withExtendedLifetime(peer) {}
+        }
+    }
+}
