@@ -112,7 +112,7 @@ bench: deps ## Runs the tests of the benchmarks, which load servers from outside
 	@.ci/test.sh "bench: loopbench and its floors" --package-path $(BENCHMARKS)
 
 .PHONY: counts
-counts: tools ## Holds both loops to their floors: mallocs and system calls per echo
+counts: tools ## Holds both loops to their thresholds: mallocs, system calls, instructions per echo
 	@echo "==> counts: building $(BENCHMARKS), release"
 	@swift build -c release --package-path $(BENCHMARKS)
 	@echo "==> counts: loopbench counts --check"

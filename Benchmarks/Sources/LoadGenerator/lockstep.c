@@ -4,9 +4,10 @@
  *
  * What a server shares among connections, such as a wait or an entry, depends on how many of them it finds ready. In a
  * closed loop that is a matter of luck; here every wave finds the server asleep and is there in whole when it
- * wakes, so counts repeat. For that the generator shares the server's CPU, and the server's threads become
- * SCHED_BATCH, which does not preempt at wake-up: the server runs when the generator sleeps. Where others want the CPU as well, a little
- * niceness keeps the server behind a generator that they interrupted. */
+ * wakes, so counts repeat. For that the generator shares the server's CPU and has a real-time priority, so that the
+ * server runs when the generator sleeps. Where that is refused, the server's threads become SCHED_BATCH, which does
+ * not preempt at wake-up; others that want the CPU may still give the server its chance in the middle of a wave, and
+ * such waves are reported. */
 #include "lockstep.h"
 
 #include <ctype.h>
@@ -24,7 +25,7 @@
 /* Between two looks at the server: long enough that looking does not slow it down. */
 #define LOOK_NS 100000
 
-/* A third of the CPU beside a busy neighbour, and three times as late as the generator. */
+/* Keeps the server behind a generator of ordinary priority; still a third of the CPU beside a busy neighbour. */
 #define SERVER_NICE 5
 
 /* The letter proc(5) gives a thread, or 'X' when it is gone. */
@@ -48,12 +49,12 @@ static char thread_state(int tasks, const char *thread) {
 static void give_way(const char *thread) {
     pid_t id = (pid_t)strtol(thread, NULL, 10);
     struct sched_param parameter = {.sched_priority = 0};
-    (void)sched_setscheduler(id, getenv("POL") ? atoi(getenv("POL")) : SCHED_BATCH, &parameter);
-    (void)setpriority(PRIO_PROCESS, (id_t)id, getenv("NICE") ? atoi(getenv("NICE")) : SERVER_NICE);
+    (void)sched_setscheduler(id, SCHED_BATCH, &parameter);
+    (void)setpriority(PRIO_PROCESS, (id_t)id, SERVER_NICE);
 }
 
 /* 1 when all threads of the server sleep, 0 when one runs, or a negated errno. */
-static int server_sleeps(struct run *run, bool take_over) {
+static int server_sleeps(struct run *run, bool gives_way) {
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/task", run->options->server_pid);
     DIR *tasks = opendir(path);
@@ -64,7 +65,7 @@ static int server_sleeps(struct run *run, bool take_over) {
     for (struct dirent *entry = readdir(tasks); entry != NULL; entry = readdir(tasks)) {
         if (!isdigit((unsigned char)entry->d_name[0]))
             continue;
-        if (take_over)
+        if (gives_way)
             give_way(entry->d_name);
         if (strchr("SXZ", thread_state(dirfd(tasks), entry->d_name)) == NULL)
             sleeps = 0;
@@ -73,11 +74,11 @@ static int server_sleeps(struct run *run, bool take_over) {
     return sleeps;
 }
 
-static int await_sleep(struct run *run, bool take_over) {
+static int await_sleep(struct run *run, bool gives_way) {
     for (;;) {
         struct timespec pause = {.tv_nsec = LOOK_NS};
         nanosleep(&pause, NULL);
-        int sleeps = server_sleeps(run, take_over);
+        int sleeps = server_sleeps(run, gives_way);
         if (sleeps != 0)
             return sleeps;
         run->now_ns = run_clock_ns();
@@ -125,8 +126,8 @@ static int finish_wave(struct run *run) {
     return 0;
 }
 
-int lockstep_exchange(struct run *run) {
-    int result = await_sleep(run, true);
+static int exchange_waves(struct run *run, bool gives_way) {
+    int result = await_sleep(run, gives_way);
     while (result >= 0 && run->start_limit < run->options->echo_count_each) {
         run->start_limit += run->options->depth;
         if (run->start_limit > run->options->echo_count_each)
@@ -139,4 +140,18 @@ int lockstep_exchange(struct run *run) {
             result = await_sleep(run, false);
     }
     return result < 0 ? result : 0;
+}
+
+int lockstep_exchange(struct run *run) { return exchange_waves(run, !run->priority.raised); }
+
+void lockstep_go_first(struct priority *before) {
+    struct sched_param first = {.sched_priority = 1};
+    before->policy = sched_getscheduler(0);
+    sched_getparam(0, &before->parameter);
+    before->raised = sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
+}
+
+void lockstep_step_back(const struct priority *before) {
+    if (before->raised)
+        sched_setscheduler(0, before->policy, &before->parameter);
 }

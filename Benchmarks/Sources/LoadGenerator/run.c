@@ -208,8 +208,11 @@ int load_run(const struct load_options *options, struct load_samples *samples, s
     int outcome = affinity_pin(&before, options->cpu);
     if (outcome < 0)
         run_fail(run, -outcome, "pinning the generator");
+    if (options->lockstep)
+        lockstep_go_first(&run->priority);
     if (outcome == 0)
         outcome = run_phases(run);
+    lockstep_step_back(&run->priority);
     affinity_restore(&before);
     free(run);
     return outcome;

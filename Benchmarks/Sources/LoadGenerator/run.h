@@ -10,6 +10,7 @@
 #include "load_generator.h"
 #include "pattern.h"
 
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -32,12 +33,20 @@ struct stream {
     bool waits_to_write;  /* EPOLLOUT is armed */
 };
 
+/* What the calling thread had before lockstep_go_first(). */
+struct priority {
+    int policy;
+    struct sched_param parameter;
+    bool raised;
+};
+
 struct run {
     const struct load_options *options;
     struct load_samples *samples;
     struct load_result *result;
     struct stream *streams;
     uint64_t *started_ns; /* one block for all streams */
+    struct priority priority;
     uint32_t connected_count;
     int epoll;
     enum phase phase;

@@ -17,13 +17,13 @@ struct Counts: ParsableCommand {
 
     @Option(
         help: """
-            Waves that are counted; in each, every connection has all its messages echoed. (default: 200 with one \
+            Waves that are counted; in each, every connection has all its messages echoed. (default: 1000 with one \
             connection, else 100)
             """)
     var waves: Int?
 
     @Option(help: "How often each life is repeated; the least of each count is taken.")
-    var repetitions = 3
+    var repetitions = 2
 
     @Option(
         help: ArgumentHelp(
@@ -58,7 +58,7 @@ struct Counts: ParsableCommand {
         var hints: [String] = []
         for scenario in scenario {
             let counter = EchoCounter(
-                scenario: scenario, waves: waves ?? (scenario.connections == 1 ? 200 : 100), repetitions: repetitions,
+                scenario: scenario, waves: waves ?? (scenario.connections == 1 ? 1000 : 100), repetitions: repetitions,
                 plan: plan, callgrind: Callgrind(), profiles: profile)
             let counts = count(counter)
             print("\(scenario.title), per echo")

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import FoundationEssentials
-import Glibc
 
 /// Counts per echo: a server's long life less a short one, over the echoes that makes.
 ///
@@ -10,8 +9,8 @@ import Glibc
 struct EchoCounter {
     /// Waves of the life that is subtracted: everything a server does once.
     private static let warmUp = 20
-    /// Lives without a tracer are short, so there may be more of them.
-    private static let livesUntraced = 3
+    /// How often an undisturbed life is tried for where real-time priority is refused, see lockstep.c.
+    private static let attemptsPerLife = 3
     /// Otherwise Swift hashes with another seed in each life, and parsing the same arguments costs differently.
     private static let sameHashes = "SWIFT_DETERMINISTIC_HASHING=1"
     /// How long a server may take to end when its last connection has; under valgrind it writes its profile then.
@@ -42,9 +41,8 @@ struct EchoCounter {
         var counts = EchoCounts()
         do {
             let command = try command(contender)
-            counts.own = try steadyState(lives: repetitions * Self.livesUntraced) { try own(command, $0) }
-            counts.syscalls =
-                try SyscallCount() == nil ? nil : steadyState(lives: repetitions) { try syscalls(command, $0) }
+            counts.own = try steadyState { try own(command, $0) }
+            counts.syscalls = try syscalls(command)
             counts.profile = try profile(command, contender)
         } catch {
             counts.failure = "\(error)"
@@ -62,13 +60,24 @@ struct EchoCounter {
 
     // MARK: Counts by name
 
-    /// Each life is lived several times and the least of each count taken: what disturbs a server from outside, such as
-    /// a busy machine, only ever adds to what it must do.
-    private func steadyState(
-        lives: Int, _ life: (_ waves: Int) throws -> [String: Double]
-    ) throws -> [String: Double] {
+    /// The counts of one life, and whether every wave of it was whole.
+    private struct Life {
+        let counts: [String: Double]
+        let isUndisturbed: Bool
+    }
+
+    /// Several lives are lived and the least of each count taken: a thread of the runtime that came up in one of them
+    /// only adds, and so does a wave that met the server half.
+    private func steadyState(_ life: (_ waves: Int) throws -> Life) throws -> [String: Double] {
         func least(_ waves: Int) throws -> [String: Double] {
-            Self.least(try (0..<lives).map { _ in try life(waves) })
+            var lives: [Life] = []
+            while lives.count < repetitions * Self.attemptsPerLife,
+                lives.count(where: \.isUndisturbed) < repetitions
+            {
+                lives.append(try life(waves))
+            }
+            let undisturbed = lives.filter(\.isUndisturbed)
+            return Self.least((undisturbed.isEmpty ? lives : undisturbed).map(\.counts))
         }
         let warmedUp = try least(Self.warmUp)
         return try least(Self.warmUp + waves).merging(warmedUp.mapValues { -$0 }, uniquingKeysWith: +)
@@ -83,18 +92,23 @@ struct EchoCounter {
     }
 
     /// What the server says of itself, and its mallocs.
-    private func own(_ command: [String], _ waves: Int) throws -> [String: Double] {
+    private func own(_ command: [String], _ waves: Int) throws -> Life {
         let count = try AllocationCount()
         defer { count.discard() }
-        let lines = try serve(command, waves, environment: count.environment)
-        return OwnStatistics.parse(lines).merging(["mallocs": try count.read()]) { $1 }
+        let (lines, disturbed) = try serve(command, waves, environment: count.environment)
+        let counts = OwnStatistics.parse(lines).merging(["mallocs": try count.read()]) { $1 }
+        return Life(counts: counts, isUndisturbed: disturbed == 0)
     }
 
-    private func syscalls(_ command: [String], _ waves: Int) throws -> [String: Double] {
-        guard let count = SyscallCount() else { return [:] }
-        defer { count.discard() }
-        try serve(count.wrap(command), waves, environment: [])
-        return try count.read()
+    /// nil where strace is not installed.
+    private func syscalls(_ command: [String]) throws -> [String: Double]? {
+        guard SyscallCount() != nil else { return nil }
+        return try steadyState { waves in
+            guard let count = SyscallCount() else { throw BenchmarkFailure("strace has gone") }
+            defer { count.discard() }
+            let (_, disturbed) = try serve(count.wrap(command), waves, environment: [])
+            return Life(counts: try count.read(), isUndisturbed: disturbed == 0)
+        }
     }
 
     // MARK: Instructions
@@ -124,21 +138,19 @@ struct EchoCounter {
 
     // MARK: A life
 
-    /// - Returns: What the server said at its end.
+    /// - Returns: What the server said at its end, and how many waves met it half.
     @discardableResult
-    private func serve(_ command: [String], _ waves: Int, environment: [String]) throws -> [String] {
+    private func serve(
+        _ command: [String], _ waves: Int, environment: [String]
+    ) throws -> (lines: [String], disturbed: UInt64) {
         let server = try ServerProcess(
             command: command, cpu: plan.server, environment: environment + [Self.sameHashes])
-        // The server's CPU: waves need it to be theirs alone while they are sent.
+        // On the server's CPU, which then does not serve while a wave is sent.
         let outcome = try generator.run(scenario, for: .waves(waves), against: server, cpu: plan.server)
         if command.contains("--until-closed") { _ = server.awaitEnd(milliseconds: Self.endMillisecondsMax) }
         server.stop()
-        if getenv("DBG") != nil {
-            printToStandardError(
-                "\(command[0].split(separator: "/").last!) disturbed \(outcome.disturbedWaves) of \(waves)")
-        }
         guard outcome.mismatches == 0 else { throw BenchmarkFailure("echoed wrong bytes") }
-        return server.remainingLines()
+        return (server.remainingLines(), outcome.disturbedWaves)
     }
 
     var echoes: Int { scenario.connections * scenario.depth * waves }

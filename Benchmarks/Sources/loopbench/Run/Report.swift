@@ -85,7 +85,7 @@ struct Report {
             "More is better for the rate, less is better for CPU.",
             "Where the server is not busy the load generator sets the pace: compare CPU us/request there.",
             "",
-            "Also:  loopbench counts            mallocs and kernel entries per echo, which do not depend on the clock",
+            "Also:  loopbench counts            mallocs, kernel entries, instructions per echo: no clock in them",
             "       loopbench doctor            what this machine offers the loops",
             "       loopbench serve --help      a server for your own load generator",
             "       loopbench run --json FILE   every measurement, for other tools",
