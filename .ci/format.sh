@@ -19,7 +19,7 @@ esac
 
 swift_paths=()
 for path in Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources Benchmarks/Tests \
-    Benchmarks/LoopMeasuring Benchmarks/Peers/NIO/Package.swift Benchmarks/Peers/NIO/Sources; do
+    Benchmarks/Examples Benchmarks/LoopMeasuring Benchmarks/Peers/NIO/Package.swift Benchmarks/Peers/NIO/Sources; do
     if [[ -e "$path" ]]; then swift_paths+=("$path"); fi
 done
 

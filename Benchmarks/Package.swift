@@ -5,6 +5,9 @@ import PackageDescription
 
 let gnuSource = CSetting.define("_GNU_SOURCE")
 
+/// Programs to learn from, one file each. Their tests run them.
+let examples = ["echo", "chat", "tcp-proxy", "port-scanner"]
+
 let package = Package(
     name: "Benchmarks",
     products: [
@@ -55,16 +58,24 @@ let package = Package(
             // Found beside the executable, whose build put it there.
             resources: [.copy("Report/Renderer")]
         ),
-        .testTarget(
-            name: "BenchmarksTests",
-            dependencies: [
-                "loopbench", "floor-uring", "floor-libev", "without-io-uring", "LoadGenerator", "ChildProcess",
-                .product(name: "LoopMeasuring", package: "LoopMeasuring"),
-            ],
-            // Made-up figures, and the tests of the Python that draws them.
-            exclude: ["Report"]
-        ),
-    ],
+    ]
+        + examples.map { name in
+            .executableTarget(
+                name: name,
+                dependencies: [.product(name: "EventLoops", package: "swift-event-loops")],
+                path: "Examples/\(name)"
+            )
+        } + [
+            .testTarget(
+                name: "BenchmarksTests",
+                dependencies: [
+                    "loopbench", "floor-uring", "floor-libev", "without-io-uring", "LoadGenerator", "ChildProcess",
+                    .product(name: "LoopMeasuring", package: "LoopMeasuring"),
+                ] + examples.map { .target(name: $0) },
+                // Made-up figures, and the tests of the Python that draws them.
+                exclude: ["Report"]
+            )
+        ],
     swiftLanguageModes: [.v6],
     cLanguageStandard: .c11
 )
