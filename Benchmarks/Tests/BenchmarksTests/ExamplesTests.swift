@@ -105,7 +105,7 @@ private final class Client {
         var bytes = Array(text.utf8)[...]
         while !bytes.isEmpty {
             let sent = bytes.withUnsafeBytes {
-                Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL.rawValue))
+                Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
             }
             guard sent > 0 else { return }
             bytes = bytes.dropFirst(sent)
@@ -117,7 +117,7 @@ private final class Client {
     /// Exactly so many bytes, or what came before the end.
     func receive(_ count: Int) -> String {
         var bytes = [UInt8](repeating: 0, count: count)
-        let received = recv(descriptor, &bytes, count, Int32(MSG_WAITALL.rawValue))
+        let received = recv(descriptor, &bytes, count, Int32(MSG_WAITALL))
         return String(decoding: bytes.prefix(max(0, received)), as: UTF8.self)
     }
 
