@@ -16,6 +16,8 @@ public struct ListenOptions: Sendable, Hashable {
     public var backlog: Int32 = 1024
     /// Lets several listeners share a port; the kernel spreads connections over them.
     public var reusePort = false
+    /// Lets the kernel ask peers that are silent for long whether they are still there (`SO_KEEPALIVE`).
+    public var keepAlive = false
     public init() {}
 }
 
@@ -37,26 +39,18 @@ public final class Listener: WaitingPlace, AsyncSequence, @unchecked Sendable {
     /// Binds and listens.
     /// - Parameter port: 0 lets the kernel pick one.
     /// - Throws: `.invalidAddress`; `.io` with the errno of `bind` or `listen`, and the address.
-    public init(
+    public convenience init(
         on loop: any Loop, address host: String = "127.0.0.1", port: UInt16, options: ListenOptions = ListenOptions()
     ) throws(LoopError) {
-        let wanted = try SocketAddress(host, port)
-        core = loop.core
-        try core.check("listen")
-        if loop.isClosed { throw .closed }
-        var descriptor: Int32 = -1
-        var result = withUnsafePointer(to: wanted.core) {
-            lc_socket_listen($0, options.backlog, options.reusePort, &descriptor)
-        }
-        guard result == 0 else { throw .io(IOError(errno: result, operation: "listen on \(wanted)")) }
-        var listener: OpaquePointer?
-        result = lc_listener_adopt(core.loop, descriptor, &listener)
-        guard result == 0, let listener else {
-            closeDescriptor(descriptor)
-            throw LoopError(core: result, operation: "listen on \(wanted)")
-        }
-        self.listener = listener
-        address = SocketAddress { lc_address_local(descriptor, $0) } ?? wanted
+        var socket = try BoundSocket(on: loop, SocketAddress(host, port), options)
+        try self.init(&socket)
+    }
+
+    init(_ socket: inout BoundSocket) throws(LoopError) {
+        core = socket.core
+        address = socket.address
+        listener = try socket.listen()
+        super.init()
     }
 
     deinit {

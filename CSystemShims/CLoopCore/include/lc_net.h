@@ -124,6 +124,16 @@ int lc_address_parse(const char *host, uint16_t port, lc_address *out);
 int lc_address_format(const lc_address *address, char *text, size_t size);
 int lc_address_local(int fd, lc_address *out);
 int lc_address_peer(int fd, lc_address *out);
+
+typedef struct lc_listen_options {
+    bool reuse_port; /* several sockets may share the port */
+    bool keep_alive; /* of the connections: Linux hands it on */
+} lc_listen_options;
+
+/* A bound TCP socket, which refuses connections until it listens. */
+int lc_socket_bind(const lc_address *address, const lc_listen_options *options, int *out_fd);
+int lc_socket_start_listening(int fd, int backlog);
+/* Both at once. */
 int lc_socket_listen(const lc_address *address, int backlog, bool reuse_port, int *out_fd);
 
 #endif

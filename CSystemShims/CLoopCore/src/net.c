@@ -48,23 +48,23 @@ int lc_address_peer(int fd, lc_address *out) {
     return getpeername(fd, (struct sockaddr *)&out->storage, &out->length) < 0 ? -errno : 0;
 }
 
-int lc_socket_listen(const lc_address *address, int backlog, bool reuse_port, int *out_fd) {
+int lc_socket_bind(const lc_address *address, const lc_listen_options *options, int *out_fd) {
     int fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
     int one = 1;
     int result = setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (result == 0 && reuse_port)
+    if (result == 0 && options->reuse_port)
         result = setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
     /* Linux hands this on to accepted sockets, which saves a system call for each. */
     if (result == 0)
         result = setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (result == 0 && options->keep_alive)
+        result = setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
     if (result == 0 && address->storage.ss_family == AF_INET6)
         result = setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
     if (result == 0)
         result = bind(fd, (const struct sockaddr *)&address->storage, address->length);
-    if (result == 0)
-        result = listen(fd, backlog);
     if (result < 0) {
         result = -errno;
         close(fd);
@@ -72,4 +72,16 @@ int lc_socket_listen(const lc_address *address, int backlog, bool reuse_port, in
     }
     *out_fd = fd;
     return 0;
+}
+
+int lc_socket_start_listening(int fd, int backlog) { return listen(fd, backlog) < 0 ? -errno : 0; }
+
+int lc_socket_listen(const lc_address *address, int backlog, bool reuse_port, int *out_fd) {
+    int fd;
+    int result = lc_socket_bind(address, &(lc_listen_options){.reuse_port = reuse_port}, &fd);
+    if (result == 0 && (result = lc_socket_start_listening(fd, backlog)) < 0)
+        close(fd);
+    if (result == 0)
+        *out_fd = fd;
+    return result;
 }
