@@ -162,7 +162,7 @@ public final class LoopCore: @unchecked Sendable {
             resume(lc_stream_send_waiter(stream))
         case LC_KIND_CALL: deliverCall(node)
         case LC_KIND_SLEEP: resume(node.withMemoryRebound(to: lc_call.self, capacity: 1) { $0.pointee.word })
-        case LC_KIND_OP: resume(node.withMemoryRebound(to: lc_op.self, capacity: 1) { $0.pointee.word })
+        case LC_KIND_OP: deliverOperation(node)
         case LC_KIND_ACCEPT: deliverAccept(lc_node_listener(node))
         case LC_KIND_POST: deliverPost(node)
         case LC_KIND_CLOSED: resume(lc_stream_closed_waiter(lc_node_stream(node)))
@@ -197,6 +197,12 @@ public final class LoopCore: @unchecked Sendable {
             taskExecutor?.takeUnretainedValue().runOrphan(UnownedJob(record: record))
         } else {
             run(record, LC_KIND_JOB_TASK)
+        }
+    }
+
+    private func deliverOperation(_ node: UnsafeMutablePointer<lc_node>) {
+        node.withMemoryRebound(to: lc_op.self, capacity: 1) { op in
+            op.pointee.word == 0 ? deliverWatched(op) : resume(op.pointee.word)
         }
     }
 
@@ -305,6 +311,7 @@ public final class LoopCore: @unchecked Sendable {
         while let node = lc_loop_drop_next(loop) { drop(node) }
         var slot: UInt32 = 0
         while let call = lc_call_left_over(loop, &slot) { Callback.drop(lc_call_place(call)) }
+        dropWatchers()
     }
 
     /// The loop object is gone. Unless somebody still needs the engine, this is its end.

@@ -201,6 +201,20 @@ lc_node *lc_loop_drop_next(lc_loop *loop);
 lc_op *lc_op_make(lc_loop *loop);
 void lc_op_release(lc_loop *loop, lc_op *op);
 int lc_op_poll(lc_loop *loop, lc_op *op, int fd, bool write, uint64_t word);
+/* The same, for as long as it is wanted: the operation keeps its place at the descriptor after it was delivered, and is
+ * asked again with lc_op_watch_again, at the cost of a look at a table. Its word is 0 and its address the watcher, which
+ * is the owner's and not NULL. Takes the place of an operation that watches already, which the owner then has to
+ * unwatch. Errors as above; of the second also -EEXIST, after which the operation is still the owner's to unwatch. */
+int lc_op_watch(lc_loop *loop, lc_op *op, int fd, bool write, const void *watcher);
+int lc_op_watch_again(lc_loop *loop, lc_op *op);
+/* Who watches, or NULL. Any descriptor, also a closed one. */
+const void *lc_op_watcher(const lc_loop *loop, int fd, bool write);
+/* Leaves the place, and asks for an end: an operation that was not delivered since it was asked is delivered once more,
+ * and released then. */
+void lc_op_unwatch(lc_loop *loop, lc_op *op);
+/* Of a closed loop, once nothing is left to drop: a watcher that nobody was handed, as those of a loop that was closed
+ * in a forked child. The owner unwatches it. *fd starts at 0. NULL: no more. */
+const void *lc_op_watcher_left_over(const lc_loop *loop, int *fd);
 /* Asks for an end; the operation is delivered once more, with -ECANCELED or with its result. */
 void lc_op_cancel(lc_loop *loop, lc_op *op);
 

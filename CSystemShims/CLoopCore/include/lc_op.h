@@ -84,7 +84,7 @@ typedef struct lc_op {
     uint8_t flags;             /* loop: LC_FLAG_* */
     uint8_t answers;           /* loop: a multishot RECEIVE: since the socket was last found empty */
     uint32_t slot;             /* loop: index in the slot table while IN_KERNEL */
-    const void *address;       /* CONNECT: socket address; owner keeps it until DONE */
+    const void *address;       /* CONNECT: socket address; owner keeps it until DONE. POLL: who watches, or NULL */
     uint32_t length;           /* CONNECT: its length */
     uint32_t in_flight;        /* SEND: how many queued buffers the kernel holds */
 } lc_op;

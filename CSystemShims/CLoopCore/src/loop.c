@@ -410,7 +410,7 @@ static void lc__abandon_polls(lc_loop *loop) {
         for (uint32_t index = 0; loop->fd_chunks[chunk] && index < LC__CHUNK; index++) {
             lc_op *polls[] = {loop->fd_chunks[chunk][index].poll_read, loop->fd_chunks[chunk][index].poll_write};
             for (size_t side = 0; side < 2; side++) {
-                if (!polls[side])
+                if (!polls[side] || polls[side]->state == LC_STATE_DONE) /* a watcher's may be on the list already */
                     continue;
                 polls[side]->state = LC_STATE_DONE;
                 polls[side]->result = -ECANCELED;

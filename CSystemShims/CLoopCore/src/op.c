@@ -68,6 +68,13 @@ void lc__op_submit_receive(lc_loop *loop, lc_op *op) {
         lc__op_submit(loop, op);
 }
 
+static void lc__op_leave_place(lc_loop *loop, lc_op *op) {
+    lc__fd *entry = lc__fd_entry(loop, op->fd);
+    lc_op **place = op->opcode == LC_OP_POLL_READ ? &entry->poll_read : &entry->poll_write;
+    if (*place == op)
+        *place = NULL;
+}
+
 /* To whom a result goes. `more`: the operation goes on and will answer again. */
 void lc__op_completed(lc_loop *loop, lc_op *op, int result, bool more, lc_buffer *buffer) {
     assert(more ? op->state == LC_STATE_IN_KERNEL || op->state == LC_STATE_ARMED : op->state == LC_STATE_IDLE);
@@ -86,11 +93,8 @@ void lc__op_completed(lc_loop *loop, lc_op *op, int result, bool more, lc_buffer
         break;
     case LC_OP_POLL_READ:
     case LC_OP_POLL_WRITE: {
-        lc__fd *entry = lc__fd_entry(loop, op->fd);
-        if (op->opcode == LC_OP_POLL_READ)
-            entry->poll_read = NULL;
-        else
-            entry->poll_write = NULL;
+        if (!op->address) /* a watcher keeps its place until it is taken away */
+            lc__op_leave_place(loop, op);
         op->result = result;
         op->state = LC_STATE_DONE;
         lc__ready_push(loop, &op->node, LC_KIND_OP);
@@ -206,7 +210,7 @@ static int lc__check_pollable(int fd) {
     return result;
 }
 
-int lc_op_poll(lc_loop *loop, lc_op *op, int fd, bool write, uint64_t word) {
+static int lc__op_poll(lc_loop *loop, lc_op *op, int fd, bool write, const void *watcher) {
     if (loop->closed || fd < 0)
         return -EBADF;
     int result = lc__check_pollable(fd);
@@ -218,14 +222,68 @@ int lc_op_poll(lc_loop *loop, lc_op *op, int fd, bool write, uint64_t word) {
     if (entry->owner)
         return -EEXIST;
     lc_op **place = write ? &entry->poll_write : &entry->poll_read;
-    if (*place)
+    if (*place && !(watcher && (*place)->address))
         return -EBUSY;
     *place = op;
     op->fd = fd;
-    op->word = word;
+    op->address = watcher;
     op->opcode = write ? LC_OP_POLL_WRITE : LC_OP_POLL_READ;
     lc__op_submit(loop, op);
     return 0;
+}
+
+int lc_op_poll(lc_loop *loop, lc_op *op, int fd, bool write, uint64_t word) {
+    op->word = word;
+    return lc__op_poll(loop, op, fd, write, NULL);
+}
+
+int lc_op_watch(lc_loop *loop, lc_op *op, int fd, bool write, const void *watcher) {
+    op->word = 0;
+    return lc__op_poll(loop, op, fd, write, watcher);
+}
+
+/* Whether the descriptor is one that can be polled was found out when the watch began. One that was closed since is
+ * refused by the kernel, and the answer says so. */
+int lc_op_watch_again(lc_loop *loop, lc_op *op) {
+    assert(op->state == LC_STATE_DONE && op->address);
+    if (loop->closed)
+        return -EBADF;
+    if (lc__fd_entry(loop, op->fd)->owner) /* closed, and the number is a stream's or listener's now */
+        return -EEXIST;
+    op->state = LC_STATE_IDLE;
+    lc__op_submit(loop, op);
+    return 0;
+}
+
+static lc__fd *lc__fd_known(const lc_loop *loop, int fd) {
+    uint32_t chunk = (uint32_t)fd / LC__CHUNK;
+    if (fd < 0 || chunk >= loop->fd_chunk_count || !loop->fd_chunks[chunk])
+        return NULL;
+    return &loop->fd_chunks[chunk][(uint32_t)fd % LC__CHUNK];
+}
+
+const void *lc_op_watcher(const lc_loop *loop, int fd, bool write) {
+    const lc__fd *entry = lc__fd_known(loop, fd);
+    const lc_op *op = !entry ? NULL : write ? entry->poll_write : entry->poll_read;
+    return op ? op->address : NULL;
+}
+
+void lc_op_unwatch(lc_loop *loop, lc_op *op) {
+    lc__op_leave_place(loop, op);
+    if (!loop->closed)
+        lc__op_ask_cancel(loop, op);
+}
+
+const void *lc_op_watcher_left_over(const lc_loop *loop, int *fd) {
+    int end = (int)(loop->fd_chunk_count * LC__CHUNK);
+    for (; *fd < end; ++*fd) {
+        const void *watcher = lc_op_watcher(loop, *fd, false);
+        if (!watcher)
+            watcher = lc_op_watcher(loop, *fd, true);
+        if (watcher)
+            return watcher;
+    }
+    return NULL;
 }
 
 void lc_op_cancel(lc_loop *loop, lc_op *op) { lc__op_ask_cancel(loop, op); }

@@ -403,13 +403,14 @@ static void lc__selector_writable(lc_loop *loop, lc_op *op) {
     }
 }
 
-/* epoll had no room for the descriptor. libev takes it for a bad one, and does not say why. */
+/* epoll had no room for the descriptor, or it was closed since it was asked for. libev takes it for a bad one either way,
+ * and does not say why. */
 static void lc__selector_refused(lc_loop *loop, lc_op *op) {
     if (op->state != LC_STATE_ARMED)
         return;
     lc__selector_disarm(loop, op);
     op->state = LC_STATE_IDLE;
-    lc__op_completed(loop, op, -ENOMEM, false, NULL);
+    lc__op_completed(loop, op, fcntl(op->fd, F_GETFD) < 0 ? -EBADF : -ENOMEM, false, NULL);
 }
 
 void lc__selector_reap(lc_loop *loop) {
