@@ -202,7 +202,7 @@ lc_op *lc_op_make(lc_loop *loop);
 void lc_op_release(lc_loop *loop, lc_op *op);
 int lc_op_poll(lc_loop *loop, lc_op *op, int fd, bool write, uint64_t word);
 /* The same, for as long as it is wanted: the operation keeps its place at the descriptor after it was delivered, and is
- * asked again with lc_op_watch_again, at the cost of a look at a table. Its word is 0 and its address the watcher, which
+ * asked again with lc_op_watch_again, at the cost of a look at a table and of fcntl. Its word is 0 and its address the watcher, which
  * is the owner's and not NULL. Takes the place of an operation that watches already, which the owner then has to
  * unwatch. Errors as above; of the second also -EEXIST, after which the operation is still the owner's to unwatch. */
 int lc_op_watch(lc_loop *loop, lc_op *op, int fd, bool write, const void *watcher);

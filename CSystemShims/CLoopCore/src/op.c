@@ -3,6 +3,7 @@
  *
  * The backends call in with what the kernel said; streams and listeners call in with what they want. Nothing here makes
  * a system call. */
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -242,11 +243,11 @@ int lc_op_watch(lc_loop *loop, lc_op *op, int fd, bool write, const void *watche
     return lc__op_poll(loop, op, fd, write, watcher);
 }
 
-/* Whether the descriptor is one that can be polled was found out when the watch began. One that was closed since is
- * refused by the kernel, and the answer says so. */
+/* Whether the descriptor is one that can be polled was found out when the watch began. That it is still open is looked
+ * at each time: libev aborts the program over one that is not. */
 int lc_op_watch_again(lc_loop *loop, lc_op *op) {
     assert(op->state == LC_STATE_DONE && op->address);
-    if (loop->closed)
+    if (loop->closed || fcntl(op->fd, F_GETFD) < 0)
         return -EBADF;
     if (lc__fd_entry(loop, op->fd)->owner) /* closed, and the number is a stream's or listener's now */
         return -EEXIST;
