@@ -10,7 +10,8 @@ import Musl
 
 /// A TCP server of a loop: it listens on some addresses and runs a task for each connection.
 ///
-/// Call it on the loop's thread. A server that was started lives until it is closed. Source: asyncio's
+/// Call it on the loop's thread; not yet checked by all members. A server that was started lives until it is closed:
+/// close it before its loop, whose close it is not told of yet. Source: asyncio's
 /// `AbstractServer`. Connections served by ``StreamHandler`` need no server: see ``Listener/start(_:)``.
 public final class Server: @unchecked Sendable {
     /// Serves one connection, which is closed when it returns. What it throws is reported to the loop's
@@ -91,7 +92,8 @@ public final class Server: @unchecked Sendable {
     }
 
     /// Starts, and returns once the server is closed and its last connection has ended. Cancelling the task closes
-    /// the server and politely its connections, cancels their tasks, and waits for them.
+    /// the server and politely its connections, cancels their tasks, and waits for them: without a limit, so a peer that
+    /// does not read what is queued holds it up.
     /// - Throws: `.cancelled`; `.busy` if the server serves already; the errors of ``start(_:)``.
     nonisolated(nonsending) public func serve(_ body: @escaping Body) async throws(LoopError) {
         if isServing { throw .busy(operation: "serve") }
@@ -174,13 +176,14 @@ public final class Server: @unchecked Sendable {
 
     /// Waits until the server is closed and no connection is left, in whatever order that comes. Any number of tasks
     /// may wait.
-    /// - Throws: `.cancelled`; `.closed` if the loop is closed meanwhile.
+    /// - Throws: `.cancelled`. Not yet: `.closed` if the loop is closed meanwhile; the wait does not end then.
     nonisolated(nonsending) public func waitClosed() async throws(LoopError) {
         if hasEnded { return }
         try await EndOfServer(self).wait()
     }
 
-    /// Closes the server, gives its connections `gracePeriod` to come to their end, and aborts those that are left.
+    /// Closes the server, gives its connections `gracePeriod` to come to their end, and aborts those that are left. A
+    /// body that ignores its cancel is waited for.
     /// - Returns: Whether all of them ended by themselves.
     /// - Throws: `.cancelled`, in which case the server is closed and the connections go on.
     @discardableResult
