@@ -183,7 +183,7 @@ struct RobustnessTests {
             for _ in 0..<6 {
                 group.addTask {
                     try await onLoop(kind) { loop in
-                        for round in 0..<50 {
+                        for round in 0..<15 {
                             let (connection, peer) = try makePair(on: loop)
                             let read = loop.spawn { try await connection.readToEnd() }
                             try await until("the read waits", on: loop) { loop.waitingOperations == 1 }
