@@ -10,6 +10,7 @@ struct BoundSocket: ~Copyable {
     /// The port is the real one if 0 was asked for.
     let address: SocketAddress
     private var descriptor: Int32
+    var rawDescriptor: Int32 { descriptor }
     private let backlog: Int32
 
     init(on loop: any Loop, _ wanted: SocketAddress, _ options: ListenOptions) throws(LoopError) {

@@ -33,6 +33,8 @@ public final class Listener: WaitingPlace, AsyncSequence, @unchecked Sendable {
     let listener: OpaquePointer
     /// Where it listens; the port is the real one if 0 was asked for.
     public let address: SocketAddress
+    /// The descriptor, still owned by the listener.
+    public var descriptor: Int32 { lc_listener_fd(listener) }
     private var onConnection: ((Connection) -> Void)?
     private var started: Unmanaged<Listener>?
 

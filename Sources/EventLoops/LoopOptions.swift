@@ -13,7 +13,8 @@ public struct LoopOptions: Sendable, Hashable {
     public var bufferSize: UInt32 = 0
     /// Completions or events taken per pass.
     public var eventsPerPass: UInt32 = 0
-    /// Connections accepted ahead of whoever accepts them.
+    /// Connections that a listener hands out in one pass, and those it accepts ahead of whoever accepts them; 64 by
+    /// default. The kernel's own queue is ``ListenOptions/backlog``.
     public var acceptBatch: UInt32 = 0
     /// Entries of the submission queue, at most 32768. ``ProactorLoop`` alone.
     public var submissionEntries: UInt32 = 0

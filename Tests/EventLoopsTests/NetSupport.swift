@@ -70,6 +70,20 @@ func until(
     }
 }
 
+/// Waits, off any loop, until `condition` holds: for what comes to its end after the loop's close.
+func eventually(
+    _ what: String, sourceLocation: SourceLocation = #_sourceLocation, _ condition: () -> Bool
+) async throws {
+    let deadline = LoopInstant.now.advanced(by: .seconds(20))
+    while !condition() {
+        if .now > deadline {
+            Issue.record("never: \(what)", sourceLocation: sourceLocation)
+            throw Impatience(description: what)
+        }
+        await Task.yield()
+    }
+}
+
 extension Loop {
     /// Operations that wait, in the kernel or for readiness.
     var waitingOperations: Int { statistics.operationsInKernel + statistics.armedOperations }

@@ -42,7 +42,7 @@ typedef struct lc_options {
     uint32_t buffer_count;     /* leases in the receive group, likewise, at most 32768; 0: default */
     uint32_t buffer_size;      /* bytes per lease; 0: default */
     uint32_t reap_batch_max;   /* completions or events taken per tick; 0: default */
-    uint32_t accept_batch_max; /* connections held for a listener nobody accepts from; 0: default */
+    uint32_t accept_batch_max; /* connections a listener hands out in a pass, or holds for nobody; 0: default */
     uint32_t features_off;     /* LC_FEATURE_* not to use even if present */
 } lc_options;
 

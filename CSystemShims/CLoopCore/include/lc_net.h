@@ -91,7 +91,8 @@ void lc_listener_release(lc_listener *listener);
 int lc_listener_fd(const lc_listener *listener);
 void lc_listener_set_word(lc_listener *listener, uint64_t word);
 uint64_t lc_listener_word(const lc_listener *listener);
-/* 1: *out is a new stream. -EAGAIN: none yet. -ESHUTDOWN: closed. -ECANCELED: a wait was cancelled. */
+/* 1: *out is a new stream. -EAGAIN: none yet, or accept_batch_max in this pass. -ESHUTDOWN: closed. -ECANCELED: a wait
+ * was cancelled. */
 int lc_listener_take(lc_listener *listener, lc_stream **out);
 int lc_listener_wait(lc_listener *listener, uint64_t waiter);
 int lc_listener_start(lc_listener *listener); /* LC_KIND_ACCEPT whenever there is a connection */

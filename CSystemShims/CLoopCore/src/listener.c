@@ -228,32 +228,30 @@ void lc__listener_event(lc_listener *listener) {
     }
 }
 
-static int lc__listener_accept_now(lc_listener *listener) {
+/* How many more this listener may hand out in this pass, so that a flood of connections starves nobody. */
+static uint32_t lc__listener_budget(lc_listener *listener) {
     if (listener->budget_tick != listener->loop->stats.ticks) {
         listener->budget_tick = listener->loop->stats.ticks;
         listener->budget = lc__accept_batch(listener->loop);
     }
-    while (listener->budget > 0) {
+    return listener->budget;
+}
+
+static void lc__listener_accept_now(lc_listener *listener) {
+    for (; listener->budget > 0; listener->budget--) {
         int fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0) {
-            listener->budget--;
-            listener->backoff_ms = LC__BACKOFF_MIN_MS;
-            int result = lc__listener_keep(listener, fd);
-            if (result == 0)
-                return 0;
-            lc__listener_failed(listener, result);
-            return -EAGAIN;
-        }
-        if (errno == EAGAIN) {
+        if (fd < 0 && errno == EAGAIN) {
             listener->maybe_ready = false;
-            return -EAGAIN;
+            return;
         }
-        listener->budget--;
-        lc__listener_failed(listener, -errno);
-        if (listener->backing_off)
-            return -EAGAIN;
+        int result = fd < 0 ? -errno : lc__listener_keep(listener, fd);
+        if (fd >= 0)
+            listener->backoff_ms = LC__BACKOFF_MIN_MS;
+        if (result < 0)
+            lc__listener_failed(listener, result);
+        if (fd >= 0 || listener->backing_off)
+            return;
     }
-    return -EAGAIN;
 }
 
 int lc_listener_take(lc_listener *listener, lc_stream **out) {
@@ -263,11 +261,14 @@ int lc_listener_take(lc_listener *listener, lc_stream **out) {
     }
     if (listener->closing)
         return -ESHUTDOWN;
+    if (lc__listener_budget(listener) == 0)
+        return -EAGAIN;
     if (!listener->pending.head && listener->maybe_ready && !listener->backing_off)
         lc__listener_accept_now(listener);
     lc_node *node = lc__queue_pop(&listener->pending);
     if (!node)
         return -EAGAIN;
+    listener->budget--;
     *out = lc__container_of(node, lc_stream, closed_ready);
     return 1;
 }
