@@ -4,7 +4,13 @@
 
 import CLoopCore
 
-/// A TCP socket that is bound. It refuses connections until it listens, and is closed if it never does.
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#endif
+
+/// A stream socket that is bound. It refuses connections until it listens, and is closed if it never does.
 struct BoundSocket: ~Copyable {
     let core: LoopCore
     /// The port is the real one if 0 was asked for.
@@ -12,6 +18,8 @@ struct BoundSocket: ~Copyable {
     private var descriptor: Int32
     var rawDescriptor: Int32 { descriptor }
     private let backlog: Int32
+    /// Of a Unix socket with a path.
+    private(set) var file: SocketFile?
 
     init(on loop: any Loop, _ wanted: SocketAddress, _ options: ListenOptions) throws(LoopError) {
         try loop.core.check("listen")
@@ -19,16 +27,25 @@ struct BoundSocket: ~Copyable {
         var descriptor: Int32 = -1
         let listening = lc_listen_options(reuse_port: options.reusePort, keep_alive: options.keepAlive)
         let result = withUnsafePointer(to: wanted.core) { address in
-            withUnsafePointer(to: listening) { lc_socket_bind(address, $0, &descriptor) }
+            withUnsafePointer(to: listening) { listening in
+                let result = lc_socket_bind(address, listening, &descriptor)
+                guard result == -EADDRINUSE, wanted.isUnix, lc_unix_remove_stale(address) == 0 else { return result }
+                return lc_socket_bind(address, listening, &descriptor)
+            }
         }
         guard result == 0 else { throw .io(IOError(errno: result, operation: "listen on \(wanted)")) }
         core = loop.core
         self.descriptor = descriptor
         backlog = options.backlog
         address = SocketAddress { lc_address_local(descriptor, $0) } ?? wanted
+        if wanted.isUnix, options.removesPath { file = SocketFile(wanted.host) }
     }
 
-    deinit { if descriptor >= 0 { closeDescriptor(descriptor) } }
+    deinit {
+        guard descriptor >= 0 else { return }
+        closeDescriptor(descriptor)
+        file?.remove()
+    }
 
     /// Listens, and hands the socket to the loop.
     mutating func listen() throws(LoopError) -> OpaquePointer {
@@ -38,5 +55,27 @@ struct BoundSocket: ~Copyable {
         guard result == 0, let listener else { throw LoopError(core: result, operation: "listen on \(address)") }
         descriptor = -1
         return listener
+    }
+}
+
+/// The file of a Unix socket that listens, as it was when it was made.
+struct SocketFile: Sendable {
+    private let path: String
+    private let device: dev_t
+    private let inode: ino_t
+
+    /// `nil` if there is none, as for abstract names.
+    init?(_ path: String) {
+        var file = stat()
+        guard path.utf8.first != 0, lstat(path, &file) == 0 else { return nil }
+        self.path = path
+        device = file.st_dev
+        inode = file.st_ino
+    }
+
+    /// Removes it, unless another one has taken its place.
+    func remove() {
+        var file = stat()
+        if lstat(path, &file) == 0, file.st_dev == device, file.st_ino == inode { unlink(path) }
     }
 }

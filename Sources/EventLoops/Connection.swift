@@ -54,7 +54,14 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     nonisolated(nonsending) public static func connect(
         to host: String, port: UInt16, on loop: any Loop
     ) async throws(LoopError) -> Connection {
-        let address = try SocketAddress(host, port)
+        try await connect(to: SocketAddress(host, port), on: loop)
+    }
+
+    /// Connects to an address, also to that of a Unix socket.
+    /// - Throws: `.cancelled`, `.io` with the errno of `connect`.
+    nonisolated(nonsending) public static func connect(
+        to address: SocketAddress, on loop: any Loop
+    ) async throws(LoopError) -> Connection {
         try loop.core.check("connect")
         guard loop.isOnLoop else { throw .wrongThread(operation: "connect") }
         var stream: OpaquePointer?

@@ -18,10 +18,12 @@ public struct ListenOptions: Sendable, Hashable {
     public var reusePort = false
     /// Lets the kernel ask peers that are silent for long whether they are still there (`SO_KEEPALIVE`).
     public var keepAlive = false
+    /// Removes the path of a Unix socket when it closes, if it is still the same file.
+    public var removesPath = true
     public init() {}
 }
 
-/// A listening TCP socket of a loop: an `AsyncSequence` of connections, or a source of calls to a closure.
+/// A listening TCP or Unix socket of a loop: an `AsyncSequence` of connections, or a source of calls to a closure.
 ///
 /// When descriptors or memory run out, accepting pauses, is reported once to the loop's `onUnhandledError`, and goes on
 /// as soon as a connection of the loop is closed, or after a while. Call it on the loop's thread.
@@ -35,6 +37,8 @@ public final class Listener: WaitingPlace, AsyncSequence, @unchecked Sendable {
     public let address: SocketAddress
     /// The descriptor, still owned by the listener.
     public var descriptor: Int32 { lc_listener_fd(listener) }
+    /// Of a Unix socket, until it is removed.
+    private var file: SocketFile?
     private var onConnection: ((Connection) -> Void)?
     private var started: Unmanaged<Listener>?
 
@@ -44,19 +48,30 @@ public final class Listener: WaitingPlace, AsyncSequence, @unchecked Sendable {
     public convenience init(
         on loop: any Loop, address host: String = "127.0.0.1", port: UInt16, options: ListenOptions = ListenOptions()
     ) throws(LoopError) {
-        var socket = try BoundSocket(on: loop, SocketAddress(host, port), options)
+        try self.init(on: loop, SocketAddress(host, port), options: options)
+    }
+
+    /// Binds and listens. A path at which a server that is gone left its socket is taken over; one where somebody
+    /// listens, and any other file, is `EADDRINUSE`.
+    /// - Throws: `.io` with the errno of `bind` or `listen`, and the address.
+    public convenience init(
+        on loop: any Loop, _ address: SocketAddress, options: ListenOptions = ListenOptions()
+    ) throws(LoopError) {
+        var socket = try BoundSocket(on: loop, address, options)
         try self.init(&socket)
     }
 
     init(_ socket: inout BoundSocket) throws(LoopError) {
         core = socket.core
         address = socket.address
+        file = socket.file
         listener = try socket.listen()
         super.init()
     }
 
     deinit {
         let (core, listener) = (core, listener)
+        file?.remove()
         if core.isOnLoop || !lc_loop_is_running(core.loop) {
             lc_listener_release(listener)
         } else {
@@ -132,6 +147,7 @@ public final class Listener: WaitingPlace, AsyncSequence, @unchecked Sendable {
 
     /// Lets go of what a started listener holds.
     func loopClosed() {
+        file.take()?.remove()
         onConnection = nil
         lc_listener_set_word(listener, 0)
         started.take()?.release()

@@ -83,7 +83,7 @@ public enum LoopError: Error, Sendable, Hashable {
     case notPollable(descriptor: Int32)
     /// A connection or listener of this loop owns the descriptor.
     case ownedByTransport(descriptor: Int32)
-    /// The text is not an IPv4 or IPv6 address.
+    /// The text is not an IPv4 or IPv6 address, or not a path or name that a Unix socket can have.
     case invalidAddress(String)
     /// A system call failed.
     case io(IOError)
@@ -130,7 +130,7 @@ extension LoopError: CustomStringConvertible {
         case .ownedByTransport(let descriptor):
             "Descriptor \(descriptor) belongs to a connection or listener of this loop. Use that instead."
         case .invalidAddress(let text):
-            "\"\(text)\" is not an IPv4 or IPv6 address."
+            "\"\(text)\" is no address. Give an IPv4 or IPv6 address, or for a Unix socket a name of 1 to 107 bytes."
         case .io(let error):
             error.description
         }

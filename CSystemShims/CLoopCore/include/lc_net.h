@@ -126,12 +126,20 @@ int lc_address_format(const lc_address *address, char *text, size_t size);
 int lc_address_local(int fd, lc_address *out);
 int lc_address_peer(int fd, lc_address *out);
 
+/* A Unix socket's path, or its abstract name if the first byte is zero. -EINVAL: empty, or a zero byte in a path;
+ * -ENAMETOOLONG. */
+int lc_address_unix(const char *name, size_t length, lc_address *out);
+/* The same back into name (at least 108 bytes); returns its length, 0 if it has none, or < 0. */
+int lc_address_unix_name(const lc_address *address, char *name);
+/* Removes the socket's file if it is one and nobody listens there. -EADDRINUSE: not so. */
+int lc_unix_remove_stale(const lc_address *address);
+
 typedef struct lc_listen_options {
     bool reuse_port; /* several sockets may share the port */
     bool keep_alive; /* of the connections: Linux hands it on */
 } lc_listen_options;
 
-/* A bound TCP socket, which refuses connections until it listens. */
+/* A bound stream socket, which refuses connections until it listens. */
 int lc_socket_bind(const lc_address *address, const lc_listen_options *options, int *out_fd);
 int lc_socket_start_listening(int fd, int backlog);
 /* Both at once. */

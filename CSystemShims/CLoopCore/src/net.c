@@ -52,8 +52,10 @@ int lc_socket_bind(const lc_address *address, const lc_listen_options *options, 
     int fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    int one = 1;
-    int result = setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    int one = 1, result = 0;
+    if (address->storage.ss_family == AF_UNIX)
+        goto bind;
+    result = setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (result == 0 && options->reuse_port)
         result = setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
     /* Linux hands this on to accepted sockets, which saves a system call for each. */
@@ -63,6 +65,7 @@ int lc_socket_bind(const lc_address *address, const lc_listen_options *options, 
         result = setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
     if (result == 0 && address->storage.ss_family == AF_INET6)
         result = setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+bind:
     if (result == 0)
         result = bind(fd, (const struct sockaddr *)&address->storage, address->length);
     if (result < 0) {

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// UnixServerTests.swift: servers on Unix sockets: whose file is taken over, and whose is removed.
+
+import EventLoops
+import Testing
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#endif
+
+/// A directory that goes with everything in it.
+private struct TemporaryDirectory: ~Copyable {
+    let path: String
+    init() throws {
+        var template = Array("/tmp/event-loops-XXXXXX".utf8CString)
+        let made = template.withUnsafeMutableBufferPointer { mkdtemp($0.baseAddress!) != nil }
+        guard made else { throw Impatience(description: "a directory for a while") }
+        path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+    deinit {
+        for name in ["s", "other"] { unlink("\(path)/\(name)") }
+        rmdir(path)
+    }
+}
+
+private func exists(_ path: String) -> Bool {
+    var file = stat()
+    return lstat(path, &file) == 0
+}
+
+private func makeFile(_ path: String) throws {
+    let descriptor = open(path, O_CREAT | O_EXCL | O_WRONLY, 0o600)
+    try #require(descriptor >= 0)
+    close(descriptor)
+}
+
+@Suite(.timeLimit(.minutes(1)), .realKernel("files of Unix sockets"))
+struct UnixServerTests {
+    private static let echo: Server.Body = { connection in
+        while let bytes = try await connection.read() { try await connection.write(bytes) }
+    }
+
+    private static func checkEcho(_ address: SocketAddress, on loop: any Loop) async throws {
+        let connection = try await Connection.connect(to: address, on: loop)
+        try await connection.write([1, 2, 3])
+        #expect(try await connection.read(atLeast: 3) == [1, 2, 3])
+        await connection.close()
+    }
+
+    @Test("V11 a server at a path answers, and removes its file when it closes", arguments: LoopKind.available)
+    func path(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let directory = try TemporaryDirectory()
+            let address = try SocketAddress(unix: "\(directory.path)/s")
+            let server = try Server(on: loop, endpoints: [address])
+            #expect(server.addresses == [address])
+            try server.start { connection in
+                #expect(connection.localAddress == address)
+                #expect(connection.remoteAddress == nil)
+                try await Self.echo(connection)
+            }
+            #expect(exists(address.host))
+            try await Self.checkEcho(address, on: loop)
+            server.close()
+            #expect(!exists(address.host))
+            try await server.waitClosed()
+            #expect(await thrown { _ = try await Connection.connect(to: address, on: loop) }.errno == ENOENT)
+        }
+    }
+
+    @Test("V11 a socket left behind is taken over; a live one and other files are not", arguments: LoopKind.available)
+    func takeOver(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let directory = try TemporaryDirectory()
+            let address = try SocketAddress(unix: "\(directory.path)/s")
+            let inUse = LoopError.io(IOError(errno: EADDRINUSE, operation: "listen on \(address)"))
+            var leaving = ListenOptions()
+            leaving.removesPath = false
+            let first = try Listener(on: loop, address, options: leaving)
+            #expect(throws: inUse) { _ = try Server(on: loop, endpoints: [address]) }
+            first.close()
+            // Its descriptor closes with the pass.
+            try await loop.sleep(for: .zero)
+            #expect(exists(address.host))
+
+            let second = try Server(on: loop, endpoints: [address])
+            try second.start(Self.echo)
+            try await Self.checkEcho(address, on: loop)
+            second.close()
+            try await second.waitClosed()
+            #expect(!exists(address.host))
+
+            try makeFile(address.host)
+            #expect(throws: inUse) { _ = try Server(on: loop, endpoints: [address]) }
+            #expect(exists(address.host))
+        }
+    }
+
+    @Test("V11 a file that is gone, or another's by now, is left alone", arguments: LoopKind.available)
+    func replaced(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let directory = try TemporaryDirectory()
+            let address = try SocketAddress(unix: "\(directory.path)/s")
+            for isReplaced in [false, true] {
+                let server = try Server(on: loop, endpoints: [address])
+                try server.start(Self.echo)
+                // Moved rather than removed: a number that is free again might be the next file's.
+                #expect(rename(address.host, "\(directory.path)/other") == 0)
+                if isReplaced { try makeFile(address.host) }
+                server.close()
+                try await server.waitClosed()
+                #expect(exists(address.host) == isReplaced)
+            }
+        }
+    }
+
+    @Test(
+        "V11 a server that never starts, and a loop that closes first, remove the file", arguments: LoopKind.available)
+    func otherEnds(kind: LoopKind) async throws {
+        let directory = try TemporaryDirectory()
+        let address = try SocketAddress(unix: "\(directory.path)/s")
+        try await onThread {
+            for isStarted in [false, true] {
+                let loop = try kind.makeLoop()
+                var server: Server? = try Server(on: loop, endpoints: [address])
+                if isStarted { try server?.start(Self.echo) }
+                #expect(exists(address.host))
+                try loop.close()
+                withExtendedLifetime(server) {}
+                server = nil
+                #expect(!exists(address.host))
+            }
+        }
+    }
+
+    @Test("V11 abstract names have no file", arguments: LoopKind.available)
+    func abstract(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let address = try SocketAddress(unix: "\0event-loops-\(getpid())-\(kind)")
+            let server = try Server(on: loop, endpoints: [address])
+            #expect(server.addresses == [address])
+            #expect(address.description == "unix:@event-loops-\(getpid())-\(kind)")
+            try server.start(Self.echo)
+            try await Self.checkEcho(address, on: loop)
+            #expect(throws: LoopError.io(IOError(errno: EADDRINUSE, operation: "listen on \(address)"))) {
+                _ = try Server(on: loop, endpoints: [address])
+            }
+            server.close()
+            try await server.waitClosed()
+        }
+    }
+
+    @Test("V11 names that no Unix socket can have are refused")
+    func names() throws {
+        let longest = "/" + String(repeating: "x", count: 106)
+        #expect(try SocketAddress(unix: longest).host == longest)
+        for name in ["", "\0", longest + "x", "/tmp/a\0b"] {
+            #expect(throws: LoopError.invalidAddress(name)) { _ = try SocketAddress(unix: name) }
+        }
+        let abstract = "\0a\0" + String(repeating: "x", count: 105)
+        #expect(try SocketAddress(unix: abstract).host == abstract)
+    }
+}
