@@ -49,31 +49,6 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
         self.init(loop.core, stream)
     }
 
-    /// Connects to an IPv4 or IPv6 address.
-    /// - Throws: `.invalidAddress`, `.cancelled`, `.io` with the errno of `connect`.
-    nonisolated(nonsending) public static func connect(
-        to host: String, port: UInt16, on loop: any Loop
-    ) async throws(LoopError) -> Connection {
-        try await connect(to: SocketAddress(host, port), on: loop)
-    }
-
-    /// Connects to an address, also to that of a Unix socket.
-    /// - Throws: `.cancelled`, `.io` with the errno of `connect`.
-    nonisolated(nonsending) public static func connect(
-        to address: SocketAddress, on loop: any Loop
-    ) async throws(LoopError) -> Connection {
-        try loop.core.check("connect")
-        guard loop.isOnLoop else { throw .wrongThread(operation: "connect") }
-        var stream: OpaquePointer?
-        let result = address.withSockaddr { lc_stream_connect(loop.core.loop, $0, $1, &stream) }
-        guard result == 0, let stream else { throw LoopError(core: result, operation: "connect") }
-        let connection = Connection(loop.core, stream)
-        try await connection.waitToSend(below: .max, operation: "connect")
-        let outcome = lc_stream_connect_result(stream)
-        if outcome < 0 { throw .io(IOError(errno: outcome, operation: "connect to \(address)")) }
-        return connection
-    }
-
     /// The descriptor, still owned by the connection.
     public var descriptor: Int32 { lc_stream_fd(stream) }
     /// Whether the descriptor is closed.
@@ -221,7 +196,7 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
         if result < 0 { throw LoopError(core: result, operation: "finishWriting") }
     }
 
-    nonisolated(nonsending) private func waitToSend(below: Int, operation: String) async throws(LoopError) {
+    nonisolated(nonsending) func waitToSend(below: Int, operation: String) async throws(LoopError) {
         if lc_stream_send_waits(stream) { throw .busy(operation: operation) }
         lc_stream_prepare_send(stream)
         let waited = await waitToSend { lc_stream_wait_send(stream, $0, below) }

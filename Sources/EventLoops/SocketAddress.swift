@@ -73,6 +73,9 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
         return address
     }
 
+    /// `AF_INET`, `AF_INET6` or `AF_UNIX`.
+    var family: Int32 { Int32(core.storage.ss_family) }
+
     private func unixAddress(_ address: inout lc_address) -> Int32 {
         var host = host
         return host.withUTF8 { bytes in

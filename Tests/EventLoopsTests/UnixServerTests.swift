@@ -50,7 +50,7 @@ struct UnixServerTests {
         await connection.close()
     }
 
-    @Test("V11 a server at a path answers, and removes its file when it closes", arguments: LoopKind.available)
+    @Test("V11 C9 a server at a path answers, and removes its file when it closes", arguments: LoopKind.available)
     func path(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let directory = try TemporaryDirectory()
@@ -136,7 +136,7 @@ struct UnixServerTests {
         }
     }
 
-    @Test("V11 abstract names have no file", arguments: LoopKind.available)
+    @Test("V11 C9 abstract names have no file", arguments: LoopKind.available)
     func abstract(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let address = try SocketAddress(unix: "\0event-loops-\(getpid())-\(kind)")

@@ -15,6 +15,8 @@ typedef struct lc_listener lc_listener;
 int lc_stream_adopt(lc_loop *loop, int fd, lc_stream **out);
 /* Makes a socket and starts to connect. LC_KIND_SEND follows; lc_stream_connect_result tells how it went. */
 int lc_stream_connect(lc_loop *loop, const struct sockaddr *address, socklen_t length, lc_stream **out);
+/* The same with a socket from lc_socket_open, which stays the caller's on error. */
+int lc_stream_connect_socket(lc_loop *loop, int fd, const struct sockaddr *address, socklen_t length, lc_stream **out);
 int lc_stream_connect_result(const lc_stream *stream);
 /* The owner lets go; an open stream is aborted. Thread: any. */
 void lc_stream_release(lc_stream *stream);
@@ -139,6 +141,10 @@ typedef struct lc_listen_options {
     bool keep_alive; /* of the connections: Linux hands it on */
 } lc_listen_options;
 
+/* A stream socket to connect with; the local end it shall have; probes of a silent peer. */
+int lc_socket_open(int family, int *out_fd);
+int lc_socket_bind_local(int fd, const lc_address *address);
+int lc_socket_keep_alive(int fd);
 /* A bound stream socket, which refuses connections until it listens. */
 int lc_socket_bind(const lc_address *address, const lc_listen_options *options, int *out_fd);
 int lc_socket_start_listening(int fd, int backlog);

@@ -48,6 +48,30 @@ int lc_address_peer(int fd, lc_address *out) {
     return getpeername(fd, (struct sockaddr *)&out->storage, &out->length) < 0 ? -errno : 0;
 }
 
+int lc_socket_open(int family, int *out_fd) {
+    int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    int one = 1;
+    if (family != AF_UNIX)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    *out_fd = fd;
+    return 0;
+}
+
+int lc_socket_bind_local(int fd, const lc_address *address) {
+    int one = 1;
+    /* With port 0 the kernel picks one when it connects, and then by both ends: far more fit. */
+    if (address->storage.ss_family != AF_UNIX)
+        setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+    return bind(fd, (const struct sockaddr *)&address->storage, address->length) < 0 ? -errno : 0;
+}
+
+int lc_socket_keep_alive(int fd) {
+    int one = 1;
+    return setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one) < 0 ? -errno : 0;
+}
+
 int lc_socket_bind(const lc_address *address, const lc_listen_options *options, int *out_fd) {
     int fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)

@@ -69,6 +69,9 @@ int lc_stream_adopt(lc_loop *loop, int fd, lc_stream **out) {
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
         return -errno;
+    int one = 1;
+    if (domain != AF_UNIX)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     int result = lc__stream_make(loop, fd, out);
     if (result == 0)
         (*out)->local = domain == AF_UNIX;
@@ -78,6 +81,16 @@ int lc_stream_adopt(lc_loop *loop, int fd, lc_stream **out) {
 int lc_stream_connect(lc_loop *loop, const struct sockaddr *address, socklen_t length, lc_stream **out) {
     if (loop->closed)
         return -EBADF;
+    int fd;
+    int result = lc_socket_open(address->sa_family, &fd);
+    if (result == 0 && (result = lc_stream_connect_socket(loop, fd, address, length, out)) < 0)
+        close(fd);
+    return result;
+}
+
+int lc_stream_connect_socket(lc_loop *loop, int fd, const struct sockaddr *address, socklen_t length, lc_stream **out) {
+    if (loop->closed)
+        return -EBADF;
     lc_address *copy = calloc(1, sizeof *copy);
     if (!copy)
         return -ENOMEM;
@@ -85,17 +98,11 @@ int lc_stream_connect(lc_loop *loop, const struct sockaddr *address, socklen_t l
         length = sizeof copy->storage;
     memcpy(&copy->storage, address, length);
     copy->length = length;
-    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    int result = fd < 0 ? -errno : lc__stream_make(loop, fd, out);
+    int result = lc__stream_make(loop, fd, out);
     if (result < 0) {
-        if (fd >= 0)
-            close(fd);
         free(copy);
         return result;
     }
-    int one = 1;
-    if (address->sa_family != AF_UNIX)
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     lc_stream *stream = *out;
     stream->connecting = true;
     stream->local = address->sa_family == AF_UNIX;
