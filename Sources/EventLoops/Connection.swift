@@ -17,16 +17,37 @@ import Musl
 public final class Connection: WaitingPlace, @unchecked Sendable {
     let core: LoopCore
     @usableFromInline let stream: OpaquePointer
-    /// Told what arrives, in place of a reader. Held strongly until the connection is lost.
-    private var handler: (any StreamHandler)?
-    /// Keeps the connection alive while the core delivers to its handler: one retain at start, one release at the end.
-    private var started: Unmanaged<Connection>?
+    /// Told what arrives, in place of a reader. Held strongly until the connection is lost, as is the connection.
+    @exclusivity(unchecked) var handler: (any StreamHandler)?
+    /// What few connections need.
+    var rare: Rare?
+    private var limits = WriteLimits()
+    /// Which handler this is: a delivery under way sees that another one has come.
+    @exclusivity(unchecked) var handlerNumber: UInt8 = 0
+    var isWritingPaused = false
 
-    /// Those who wait for the close behind the first one.
-    private var closers: [Waiter] = []
+    final class Rare {
+        /// Those who wait for the close behind the first one.
+        var closers: [Waiter] = []
+        /// Told of the loss behind the handler.
+        var onLoss: (() -> Void)?
+    }
+
+    /// When queued bytes make ``write(_:)`` wait, and a handler hear of it; see ``WriteLimits``. A change that finds too
+    /// many queued is told at once; one that finds few is not.
+    public var writeLimits: WriteLimits {
+        get { limits }
+        set {
+            limits = newValue
+            if handler != nil, isOverHighWaterMark { pauseWriting() }
+        }
+    }
 
     /// More than this many bytes queued: ``write(_:)`` waits until they are at most a quarter of it.
-    @exclusivity(unchecked) public var writeHighWaterMark = 64 * 1024
+    public var writeHighWaterMark: Int {
+        get { limits.high }
+        set { writeLimits = WriteLimits(high: newValue) }
+    }
 
     init(_ core: LoopCore, _ stream: OpaquePointer) {
         self.core = core
@@ -153,11 +174,11 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     }
 
     @usableFromInline
-    var isOverHighWaterMark: Bool { lc_stream_unsent(stream) > writeHighWaterMark }
+    var isOverHighWaterMark: Bool { lc_stream_unsent(stream) > limits.high }
 
     @usableFromInline
     nonisolated(nonsending) func waitForRoom() async throws(LoopError) {
-        try await waitToSend(below: writeHighWaterMark / 4, operation: "write")
+        try await waitToSend(below: limits.low, operation: "write")
     }
 
     /// Waits until the kernel has accepted everything that was written.
@@ -173,12 +194,20 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     public func send(_ bytes: consuming ReceivedBytes) throws(LoopError) {
         try checkOnLoop("write")
         try checkSent(lc_stream_send(stream, bytes.release()))
+        if isOverHighWaterMark { pauseWriting() }
     }
 
     /// Queues a copy of `bytes` without waiting.
     public func send(copying bytes: RawSpan) throws(LoopError) {
         try checkOnLoop("write")
         try checkSent(bytes.withUnsafeBytes { lc_stream_send_copy(stream, $0.baseAddress, $0.count) })
+        if isOverHighWaterMark { pauseWriting() }
+    }
+
+    /// Queues copies of several parts in order; they leave in one vectored send, as does all that is written in a pass.
+    /// Empty ones are passed over.
+    public func send(copying parts: [[UInt8]]) throws(LoopError) {
+        for part in parts { try send(copying: part.span.bytes) }
     }
 
     @inline(__always)
@@ -218,25 +247,32 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     /// throws `.connectionClosed`. Calling it again does nothing.
     nonisolated(nonsending) public func close() async {
         guard core.isOnLoop else { return abort() }
-        stopDelivery()
         if lc_stream_close(stream, false, false) == 0 { return }
         if await waitUncancelled({ lc_stream_wait_closed(stream, $0) }) == -EBUSY {
             // Somebody else waits for the close already, and passes the word on.
             _ = await waitUncancelled {
-                closers.append(Waiter(word: $0))
+                useRare().closers.append(Waiter(word: $0))
                 return 0
             }
             return
         }
+        guard let rare else { return }
+        let closers = rare.closers
+        rare.closers = []
         for closer in closers { closer.resume() }
-        closers = []
+    }
+
+    func useRare() -> Rare {
+        if let rare { return rare }
+        let made = Rare()
+        rare = made
+        return made
     }
 
     /// Closes politely without waiting for it. Any thread.
     public func closeSoon() {
         guard core.isOnLoop else { return core.cancelSoon { self.closeSoon() } }
         _ = lc_stream_close(stream, false, false)
-        stopDelivery()
     }
 
     /// Closes at once; what is queued is dropped. Any thread.
@@ -244,79 +280,5 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     public func abort(reset: Bool = false) {
         guard core.isOnLoop else { return core.cancelSoon { self.abort(reset: reset) } }
         _ = lc_stream_close(stream, true, reset)
-        stopDelivery()
     }
-
-    // MARK: Handlers
-
-    /// Delivers what arrives to `handler`, in place of ``read()``. The handler, and with it the connection, stays alive
-    /// until the connection is lost.
-    /// - Throws: `.busy` while a read waits.
-    public func start(_ handler: any StreamHandler) throws(LoopError) {
-        try core.check("start")
-        let result = lc_stream_start_receiving(stream)
-        if result < 0 { throw LoopError(core: result, operation: "start") }
-        self.handler = handler
-        if started == nil {
-            started = Unmanaged.passRetained(self)
-            lc_stream_set_word(stream, UInt64(UInt(bitPattern: started!.toOpaque())))
-        }
-    }
-
-    static func of(_ stream: OpaquePointer?) -> Connection? {
-        guard let raw = UnsafeRawPointer(bitPattern: UInt(lc_stream_word(stream))) else { return nil }
-        return Unmanaged<Connection>.fromOpaque(raw).takeUnretainedValue()
-    }
-
-    func deliverReceived() {
-        guard let handler else { return }
-        var buffer: UnsafeMutablePointer<lc_buffer>?
-        while true {
-            let result = lc_stream_take(stream, &buffer)
-            if result == 1 {
-                handler.received(ReceivedBytes(buffer.unsafelyUnwrapped), on: self)
-                continue
-            }
-            if result == -EAGAIN { return lc_stream_finish_delivery(stream) }
-            if result == 0 {
-                lc_stream_pause_receiving(stream)
-                return handler.ended(self)
-            }
-            if result == -ESHUTDOWN { return lose(nil) }  // closed on this side, perhaps still flushing
-            _ = lc_stream_close(stream, true, false)
-            return lose(LoopError(core: result, operation: "read"))
-        }
-    }
-
-    private func stopDelivery() {
-        if handler != nil { lose(nil) }
-    }
-
-    func loopClosed() { stopDelivery() }
-
-    /// Tells the handler, once, and lets both go.
-    private func lose(_ error: LoopError?) {
-        guard let handler = handler.take() else { return }
-        lc_stream_pause_receiving(stream)
-        lc_stream_set_word(stream, 0)
-        handler.lost(self, error: error)
-        let started = started.take()
-        started?.release()
-    }
-}
-
-/// Told what happens on a connection, on its loop's thread. The fastest way to serve: no task, no suspension.
-public protocol StreamHandler: AnyObject {
-    /// Bytes arrived.
-    func received(_ bytes: consuming ReceivedBytes, on connection: Connection)
-    /// The peer has finished sending; writing still works. By default the connection is closed.
-    func ended(_ connection: Connection)
-    /// The connection is closed, or about to be, and nothing more will be delivered. `error` is what broke it, if
-    /// anything did.
-    func lost(_ connection: Connection, error: LoopError?)
-}
-
-extension StreamHandler {
-    public func ended(_ connection: Connection) { connection.closeSoon() }
-    public func lost(_ connection: Connection, error: LoopError?) {}
 }

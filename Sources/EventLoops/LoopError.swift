@@ -85,6 +85,8 @@ public enum LoopError: Error, Sendable, Hashable {
     case ownedByTransport(descriptor: Int32)
     /// The text is not an IPv4 or IPv6 address, or not a path or name that a Unix socket can have.
     case invalidAddress(String)
+    /// A callback of the connection's handler threw, which ended the connection.
+    case handlerFailed(callback: String, error: String)
     /// None of several addresses could be connected to.
     case connectFailed([ConnectAttempt])
     /// A system call failed.
@@ -133,6 +135,8 @@ extension LoopError: CustomStringConvertible {
             "Descriptor \(descriptor) belongs to a connection or listener of this loop. Use that instead."
         case .invalidAddress(let text):
             "\"\(text)\" is no address. Give an IPv4 or IPv6 address, or for a Unix socket a name of 1 to 107 bytes."
+        case .handlerFailed(let callback, let error):
+            "The handler's \(callback) threw, so the connection was aborted: \(error)"
         case .connectFailed(let attempts):
             "None of \(attempts.count) addresses can be connected to. "
                 + attempts.map(\.description).joined(separator: " ")

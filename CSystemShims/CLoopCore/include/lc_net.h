@@ -35,6 +35,15 @@ int lc_stream_wait_receive(lc_stream *stream, uint64_t waiter);
 /* LC_KIND_RECEIVE whenever there is something to take, until paused. */
 int lc_stream_start_receiving(lc_stream *stream);
 void lc_stream_pause_receiving(lc_stream *stream);
+/* Goes on, unless the end has been told. What came meanwhile is delivered first. */
+void lc_stream_resume_receiving(lc_stream *stream);
+bool lc_stream_is_receiving(const lc_stream *stream);
+/* lc_stream_take for a started stream: -EAGAIN while it is paused, or closing and not yet flushed. */
+int lc_stream_next(lc_stream *stream, lc_buffer **out);
+/* From here on LC_KIND_RECEIVE, and -ESHUTDOWN of lc_stream_next, also tell that a started stream is lost, after the last
+ * flush and before the descriptor closes, which waits for lc_stream_loss_told. */
+void lc_stream_owe_loss(lc_stream *stream);
+void lc_stream_loss_told(lc_stream *stream);
 /* In delivery of LC_KIND_RECEIVE: the waiter, or 0 for a stream that was started. */
 uint64_t lc_stream_receive_waiter(lc_stream *stream);
 /* Whether a waiter, rather than a started stream's owner, is to be told. */
@@ -74,6 +83,7 @@ bool lc_stream_take_send_cancelled(lc_stream *stream);
  * completion. Waiters learn -ESHUTDOWN. reset: the peer sees RST. 0 now closed already, 1 closing. */
 int lc_stream_close(lc_stream *stream, bool abort, bool reset);
 bool lc_stream_is_closed(const lc_stream *stream);
+bool lc_stream_is_closing(const lc_stream *stream); /* or closed */
 /* One LC_KIND_CLOSED once the descriptor is closed. -EBUSY: somebody waits already. */
 int lc_stream_wait_closed(lc_stream *stream, uint64_t waiter);
 uint64_t lc_stream_closed_waiter(lc_stream *stream);

@@ -94,6 +94,8 @@ struct lc_stream {
     bool local : 1;     /* a Unix socket */
     bool cut_short : 1; /* proactor: the kernel gave a send up before its end */
     bool told : 1;      /* take has told of the end, or of the error */
+    bool owes_loss : 1; /* the owner of a started stream wants to hear of its loss before the descriptor closes */
+    bool loss_due : 1;  /* now */
 };
 
 static_assert(offsetof(struct lc_stream, send) == 128, "a read touches two lines of a stream");
@@ -229,6 +231,7 @@ void lc__stream_connected(lc_stream *stream, int result);
 void lc__stream_broke(lc_stream *stream, int error);
 int lc__stream_end(const lc_stream *stream); /* 0, or the error that an end stands for */
 void lc__stream_maybe_finish(lc_stream *stream);
+void lc__stream_announce_loss(lc_stream *stream);
 void lc__stream_maybe_close(lc_stream *stream);
 void lc__stream_closed_ready(lc_stream *stream);
 void lc__stream_close_finished(lc_loop *loop);

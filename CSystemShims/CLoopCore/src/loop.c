@@ -351,7 +351,14 @@ void *lc_loop_end_resume(lc_loop *loop, lc_kind *kind) {
 static void lc__cancel_everything(lc_loop *loop) {
     for (lc_stream *stream = loop->all_streams, *next; stream; stream = next) {
         next = stream->next_all;
+        bool owed = stream->owes_loss;
+        stream->owes_loss = false; /* told when the ready list is dropped, and the descriptor closes before */
+        stream->loss_due = owed;
         lc_stream_close(stream, true, false);
+        if (owed) {
+            lc__stream_announce_loss(stream);
+            lc__stream_maybe_close(stream);
+        }
     }
     for (lc_listener *listener = loop->all_listeners, *next; listener; listener = next) {
         next = listener->next_all;

@@ -122,7 +122,7 @@ uint64_t lc_stream_word(const lc_stream *stream) { return stream->word; }
 /* ---- the ready list ---- */
 
 static bool lc__stream_receive_wanted(const lc_stream *stream) {
-    return stream->receive_waiter || (stream->started && !stream->paused);
+    return stream->receive_waiter || (stream->started && (!stream->paused || stream->loss_due));
 }
 
 static bool lc__stream_receive_news(const lc_stream *stream) {
@@ -208,6 +208,13 @@ int lc_stream_take(lc_stream *stream, lc_buffer **out) {
     return result;
 }
 
+int lc_stream_next(lc_stream *stream, lc_buffer **out) {
+    /* Paused: it stays for the resume. Closing: what is queued leaves before the loss is told. */
+    if (stream->closing ? stream->owes_loss && !stream->loss_due : stream->paused)
+        return -EAGAIN;
+    return lc_stream_take(stream, out);
+}
+
 /* Somebody wants bytes: see to it that an answer can come. A socket that connects is left alone: a receive would take
  * away the error that tells why it cannot, and the connect would look like a success. */
 static void lc__stream_want(lc_stream *stream) {
@@ -235,6 +242,23 @@ int lc_stream_start_receiving(lc_stream *stream) {
 }
 
 void lc_stream_pause_receiving(lc_stream *stream) { stream->paused = true; }
+
+void lc_stream_resume_receiving(lc_stream *stream) {
+    bool over = (stream->end || stream->receive_error) && stream->told;
+    if (!stream->paused || !stream->started || stream->closing || over)
+        return;
+    stream->paused = false;
+    lc__stream_want(stream);
+}
+
+bool lc_stream_is_receiving(const lc_stream *stream) { return stream->started && !stream->paused && !stream->closing; }
+
+void lc_stream_owe_loss(lc_stream *stream) { stream->owes_loss = true; }
+
+void lc_stream_loss_told(lc_stream *stream) {
+    stream->owes_loss = stream->loss_due = stream->started = false;
+    lc__stream_maybe_close(stream);
+}
 
 uint64_t lc_stream_receive_waiter(lc_stream *stream) {
     uint64_t waiter = stream->receive_waiter;
@@ -591,12 +615,18 @@ void lc__stream_connected(lc_stream *stream, int result) {
 
 /* ---- closing ---- */
 
-/* All said, or nothing more to be said, and the kernel has let go: the descriptor closes in phase 8. */
+/* All said, or nothing more to be said, and the kernel has let go: the descriptor closes in phase 8, once its owner has
+ * heard of the loss. */
 void lc__stream_maybe_close(lc_stream *stream) {
     bool flushed = !stream->out.head || stream->aborting || stream->send_error;
     if (!stream->closing || stream->on_close || stream->closed || !flushed || stream->send.state != LC_STATE_IDLE ||
         stream->receive.state != LC_STATE_IDLE)
         return;
+    if (stream->owes_loss) {
+        stream->loss_due = true;
+        lc__stream_receive_ready(stream);
+        return;
+    }
     stream->on_close = true;
     stream->next_closing = stream->loop->closing_streams;
     stream->loop->closing_streams = stream;
@@ -632,7 +662,11 @@ int lc_stream_close(lc_stream *stream, bool abort, bool reset) {
     return stream->closed ? 0 : 1;
 }
 
+void lc__stream_announce_loss(lc_stream *stream) { lc__stream_receive_ready(stream); }
+
 bool lc_stream_is_closed(const lc_stream *stream) { return stream->closed; }
+
+bool lc_stream_is_closing(const lc_stream *stream) { return stream->closing; }
 
 void lc__stream_closed_ready(lc_stream *stream) {
     if (!stream->closed || !stream->closed_waiter || stream->closed_queued)
@@ -681,10 +715,11 @@ void lc__stream_close_finished(lc_loop *loop) {
 void lc__stream_release_now(lc_stream *stream) {
     stream->released = true;
     stream->receive_waiter = stream->send_waiter = stream->closed_waiter = 0;
-    stream->started = false;
+    stream->started = stream->owes_loss = false;
     /* A polite close that is still flushing goes on without its owner. */
     if (!stream->closing)
         lc_stream_close(stream, true, false);
+    lc__stream_maybe_close(stream);
     lc__stream_free_if_done(stream);
 }
 
