@@ -126,8 +126,9 @@ static bool lc__stream_receive_wanted(const lc_stream *stream) {
 }
 
 static bool lc__stream_receive_news(const lc_stream *stream) {
-    return stream->in.head || stream->receive_cancelled || stream->closing || stream->end || stream->receive_error ||
-           stream->maybe_ready;
+    if (stream->closing)
+        return !stream->owes_loss || stream->loss_due;
+    return stream->in.head || stream->receive_cancelled || stream->end || stream->receive_error || stream->maybe_ready;
 }
 
 static void lc__stream_receive_ready(lc_stream *stream) {
