@@ -48,7 +48,8 @@ private final class Script: StreamHandler {
 
 @Suite(.timeLimit(.minutes(1)))
 struct TransportTests {
-    @Test("P3 the loss is told once, outside of the call that causes it, and then the descriptor closes",
+    @Test(
+        "P3 the loss is told once, outside of the call that causes it, and then the descriptor closes",
         arguments: LoopKind.available)
     func lossIsScheduled(kind: LoopKind) async throws {
         for way in ["abort", "reset", "closeSoon", "close"] {
@@ -120,7 +121,9 @@ struct TransportTests {
         }
     }
 
-    @Test("P10 P11 a paused handler hears nothing, and everything in order once it goes on", arguments: LoopKind.available)
+    @Test(
+        "P10 P11 a paused handler hears nothing, and everything in order once it goes on", arguments: LoopKind.available
+    )
     func pausedReading(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (connection, peer) = try await makeConnection(on: loop)
@@ -203,7 +206,8 @@ struct TransportTests {
         }
     }
 
-    @Test("P8 a handler is paused within the write that is too much, once, and resumed at the low mark",
+    @Test(
+        "P8 a handler is paused within the write that is too much, once, and resumed at the low mark",
         arguments: LoopKind.available)
     func pausedWriting(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
@@ -265,7 +269,8 @@ struct TransportTests {
         }
     }
 
-    @Test("Q3 what received and ended throw ends the connection, what others throw is reported",
+    @Test(
+        "Q3 what received and ended throw ends the connection, what others throw is reported",
         arguments: LoopKind.available)
     func throwing(kind: LoopKind) async throws {
         for callback in ["made", "received", "ended"] {
@@ -333,7 +338,7 @@ struct TransportTests {
             var accepted: [Connection] = []
             try listener.start {
                 accepted.append($0)
-                do { try $0.send(copying: [1, 2, 3].span.bytes) } catch { Issue.record(error) }
+                do { try $0.send(copying: [[1, 2, 3]]) } catch { Issue.record(error) }
             }
             let connection = try await Connection.connect(to: listener.address, on: loop)
             let script = Script()
@@ -346,7 +351,9 @@ struct TransportTests {
         }
     }
 
-    @Test("P3 handlers of a loop that closes are told, the paused and those that flush as well", arguments: LoopKind.available)
+    @Test(
+        "P3 handlers of a loop that closes are told, the paused and those that flush as well",
+        arguments: LoopKind.available)
     func loopCloses(kind: LoopKind) async throws {
         try await onThread {
             let loop = try kind.makeLoop()
