@@ -107,7 +107,7 @@ extension Connection {
         lc_stream_set_word(stream, 0)
         attempt("lost") { () throws in try handler.lost(self, error: error) }
         if !lc_loop_is_closed(core.loop) { lc_stream_loss_told(stream) }
-        rare?.onLoss?()
+        rare?.onLoss.take()?()
         Unmanaged.passUnretained(self).release()
     }
 

@@ -10,7 +10,7 @@ import Glibc
 import Musl
 #endif
 
-/// A TCP server of a loop: it listens on some addresses and runs a task for each connection.
+/// A server of a loop: it listens on some addresses, and runs a task or a handler for each connection.
 ///
 /// Start and wait on the loop's thread; the other members are for any thread. A loop that is closed ends its servers:
 /// their waits throw `.closed`. Source: asyncio's `AbstractServer`.
@@ -40,7 +40,8 @@ public final class Server: Sendable {
 
     private struct Client {
         let connection: Connection
-        let task: Task<Void, any Error>
+        /// `nil` if a handler serves it.
+        let task: Task<Void, any Error>?
     }
 
     /// A bound socket in an array, which takes copyable things only.
@@ -91,6 +92,19 @@ public final class Server: Sendable {
     /// - Throws: `.connectionClosed` after ``close()``; `.closed`; `.wrongThread`; `.io` if it cannot listen, and then
     ///   it is closed.
     public func start(_ body: @escaping Body) throws(LoopError) {
+        try start(serving: { self.serve($0, with: body) })
+    }
+
+    /// Listens, and serves each connection with the handler that `makeHandler` returns for it: without a task, which is
+    /// the fastest way. What `makeHandler` throws is reported, and ends that connection.
+    /// - Throws: As ``start(_:)``.
+    public func startHandling(
+        _ makeHandler: @escaping @Sendable (Connection) throws -> any StreamHandler
+    ) throws(LoopError) {
+        try start(serving: { self.serve($0, with: makeHandler) })
+    }
+
+    private func start(serving serve: @escaping (Connection) -> Void) throws(LoopError) {
         try loop.core.check("start")
         do {
             try state.withLock { (state) throws(LoopError) in
@@ -99,7 +113,7 @@ public final class Server: Sendable {
                 for place in state.sockets {
                     let listener = try Listener(&place.socket)
                     state.listeners.append(listener)
-                    try listener.start { self.serve($0, with: body) }
+                    try listener.start(serve)
                 }
                 state.sockets = []
                 state.isServing = true
@@ -142,7 +156,7 @@ public final class Server: Sendable {
         } catch .cancelled {
             close()
             closeClients()
-            for client in clients { client.task.cancel() }
+            for client in clients { client.task?.cancel() }
             let timer = try? loop.callLater(gracePeriod) { self.abortClients() }
             defer { timer?.cancel() }
             // Nothing cancels this: who comes back from here may rely on the end.
@@ -169,6 +183,23 @@ public final class Server: Sendable {
             return true
         }
         if !isWanted { connection.abort() }
+    }
+
+    private func serve(_ connection: Connection, with makeHandler: (Connection) throws -> any StreamHandler) {
+        let key = ObjectIdentifier(connection)
+        let isWanted = state.withLock { state in
+            if !state.isClosed { state.clients[key] = Client(connection: connection, task: nil) }
+            return !state.isClosed
+        }
+        guard isWanted else { return connection.abort() }
+        connection.useRare().onLoss = { self.ended(key) }
+        do {
+            try connection.start(makeHandler(connection))
+        } catch {
+            report(error, of: connection)
+            connection.abort()
+            ended(key)
+        }
     }
 
     private func report(_ error: any Error, of connection: Connection) {
@@ -225,7 +256,7 @@ public final class Server: Sendable {
     public func abortClients() {
         for client in clients {
             client.connection.abort()
-            client.task.cancel()
+            client.task?.cancel()
         }
     }
 

@@ -387,6 +387,46 @@ struct ServerTests {
         }
     }
 
+    @Test("V8 V9 V10 handlers serve, and the server waits for their losses", arguments: LoopKind.available)
+    func handlers(kind: LoopKind) async throws {
+        struct Mishap: Error {}
+        final class Echo: StreamHandler {
+            func received(_ bytes: consuming ReceivedBytes, on connection: Connection) throws {
+                try connection.send(bytes)
+            }
+        }
+        for politely in [true, false] {
+            try await onLoop(kind) { loop in
+                let reports = Log<String>()
+                loop.onUnhandledError = { reports.append("\($1.message): \($1.error)") }
+                let count = Log<Int>()
+                let server = try Server(on: loop, endpoints: [Self.anyPort()])
+                try server.startHandling { _ in
+                    count.append(1)
+                    if count.all.count == 1 { throw Mishap() }
+                    return Echo()
+                }
+                #expect(try await Self.connect(server).readToEnd() == [])
+                #expect(reports.all == ["connection of a server: Mishap()"])
+                let clients = [try await Self.connect(server), try await Self.connect(server)]
+                for client in clients {
+                    try await client.write([5])
+                    #expect(try await client.read(atLeast: 1) == [5])
+                }
+                #expect(server.connectionCount == 2)
+                await clients[0].close()
+                try await until("one is left", on: loop) { server.connectionCount == 1 }
+                let waiting = loop.spawn { try await server.waitClosed() }
+                server.close()
+                if politely { server.closeClients() } else { server.abortClients() }
+                #expect(server.connectionCount == 1)
+                try await waiting.value
+                #expect(server.connectionCount == 0)
+                #expect(try await clients[1].readToEnd() == [])
+            }
+        }
+    }
+
     @Test("V12 a server in a scope is closed at its end, and freed", arguments: LoopKind.available)
     func scope(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
