@@ -38,6 +38,7 @@ public struct IOError: Error, Sendable, Hashable, CustomStringConvertible {
         case ECONNREFUSED: "Check that the peer listens at this address."
         case ECONNRESET, EPIPE: "The peer is gone; close the connection."
         case ETIMEDOUT, EHOSTUNREACH, ENETUNREACH: "Check the address and the way to it, then try again."
+        case EAGAIN: "Try again later, or raise the limit this met (threads: ulimit -u)."
         case EBADF: "The descriptor is not open; find out who closed it."
         case EINVAL: "Check the arguments."
         default: "See errno(3)."
@@ -85,6 +86,12 @@ public enum LoopError: Error, Sendable, Hashable {
     case ownedByTransport(descriptor: Int32)
     /// The text is not an IPv4 or IPv6 address.
     case invalidAddress(String)
+    /// All workers are busy and the queue before them is full.
+    case workersFull
+    /// The worker pool is shut down.
+    case workersShutDown
+    /// A name could not be looked up.
+    case resolving(ResolvingError)
     /// A system call failed.
     case io(IOError)
 }
@@ -131,6 +138,12 @@ extension LoopError: CustomStringConvertible {
             "Descriptor \(descriptor) belongs to a connection or listener of this loop. Use that instead."
         case .invalidAddress(let text):
             "\"\(text)\" is not an IPv4 or IPv6 address."
+        case .workersFull:
+            "offloadIfRoom: all workers are busy and their queue is full. Try later, or wait with offload."
+        case .workersShutDown:
+            "offload: the worker pool is shut down. Set another as the loop's workers, or offload to one of your own."
+        case .resolving(let error):
+            error.description
         case .io(let error):
             error.description
         }
