@@ -62,7 +62,9 @@ struct ResolverTests {
     func system(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let found = try await loop.resolve("localhost", port: 8080)
-            #expect(!found.isEmpty && found.allSatisfy { $0.port == 8080 && ($0.host == "::1" || $0.host.hasPrefix("127.")) })
+            #expect(
+                !found.isEmpty
+                    && found.allSatisfy { $0.port == 8080 && ($0.host == "::1" || $0.host.hasPrefix("127.")) })
             #expect(Set(found).count == found.count)
             #expect(loop.isOnLoop && loop.workers.threadCount == 1)
             let none = try await loop.resolve("localhost", port: 0)
@@ -70,7 +72,9 @@ struct ResolverTests {
         }
     }
 
-    @Test("X6 an address with a zone goes to the system, and keeps its zone", .realKernel("interfaces"), arguments: LoopKind.available)
+    @Test(
+        "X6 an address with a zone goes to the system, and keeps its zone", .realKernel("interfaces"),
+        arguments: LoopKind.available)
     func zone(kind: LoopKind) async throws {
         let number = if_nametoindex("lo")
         try #require(number > 0)
@@ -105,7 +109,9 @@ struct ResolverTests {
             var text = [CChar](repeating: 1, count: 10)
             #expect(lc_address_format(&core, &text, 8) == -ENOSPC)
         }
-        for text in ["fe80::1%", "fe80::1%0", "fe80::1%lo", "fe80::1%4294967296", "fe80::1%1%1", "1.2.3.4%1", "%1", "fe80::1%-1"] {
+        for text in [
+            "fe80::1%", "fe80::1%0", "fe80::1%lo", "fe80::1%4294967296", "fe80::1%1%1", "1.2.3.4%1", "%1", "fe80::1%-1",
+        ] {
             #expect(throws: LoopError.invalidAddress(text)) { try SocketAddress(text, 80) }
         }
     }
@@ -143,7 +149,8 @@ struct ResolverTests {
             let error = await thrown { _ = try await loop.resolve(host, port: 80) }
             #expect(error.resolving?.host == host && error.resolving?.code == EAI_NONAME)
             let text = error.map { "\($0)" } ?? ""
-            #expect(text.hasPrefix("look up \"\(host)\": \(String(cString: gai_strerror(EAI_NONAME))). Check the spelling"))
+            #expect(
+                text.hasPrefix("look up \"\(host)\": \(String(cString: gai_strerror(EAI_NONAME))). Check the spelling"))
         }
     }
 
@@ -160,7 +167,9 @@ struct ResolverTests {
 
     // MARK: Others
 
-    @Test("N10 a resolver that was set is asked, on the loop's thread, and may use the loop", arguments: LoopKind.available)
+    @Test(
+        "N10 a resolver that was set is asked, on the loop's thread, and may use the loop",
+        arguments: LoopKind.available)
     func plugIn(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let here = lc_thread_id()
@@ -226,7 +235,9 @@ struct ResolverTests {
         }
     }
 
-    @Test("N10 a cancel does not wait for a resolver that does not care; its answer is dropped", arguments: LoopKind.available)
+    @Test(
+        "N10 a cancel does not wait for a resolver that does not care; its answer is dropped",
+        arguments: LoopKind.available)
     func stubborn(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (started, latch, dropped) = (Latch(), Latch(), Latch())

@@ -23,7 +23,9 @@ private enum Locals {
 struct WorkerTests {
     // MARK: X1
 
-    @Test("X1 a call that blocks is made on a worker, the loop goes on, and the task comes back", arguments: LoopKind.available)
+    @Test(
+        "X1 a call that blocks is made on a worker, the loop goes on, and the task comes back",
+        arguments: LoopKind.available)
     func blocks(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let here = lc_thread_id()
@@ -44,7 +46,9 @@ struct WorkerTests {
         }
     }
 
-    @Test("X1 a pool has no thread until it is used, and one for calls that follow each other", arguments: LoopKind.available)
+    @Test(
+        "X1 a pool has no thread until it is used, and one for calls that follow each other",
+        arguments: LoopKind.available)
     func lazy(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             #expect(loop.workers.threadCount == 0)
@@ -127,7 +131,9 @@ struct WorkerTests {
             let freed = Latch()
             let tasks = ["first", "second", "third"].map { name in
                 let witness = Witness { if name == "second" { freed.open() } }
-                return loop.spawn { try await loop.offload(on: pool) { withExtendedLifetime(witness) { log.append(name) } } }
+                return loop.spawn {
+                    try await loop.offload(on: pool) { withExtendedLifetime(witness) { log.append(name) } }
+                }
             }
             try await until("they wait", on: loop) { pool.queuedCount == 3 }
             tasks[1].cancel()
@@ -165,7 +171,9 @@ struct WorkerTests {
         }
     }
 
-    @Test("X1 F69 a cancelled call that runs goes on, its task does not wait, its result is dropped", arguments: LoopKind.available)
+    @Test(
+        "X1 F69 a cancelled call that runs goes on, its task does not wait, its result is dropped",
+        arguments: LoopKind.available)
     func cancelRunning(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (started, latch, dropped) = (Latch(), Latch(), Latch())
@@ -253,7 +261,9 @@ struct WorkerTests {
 
     // MARK: A full queue
 
-    @Test("X1 F69 with the queue full, offload waits, and offloadIfRoom is refused at once", arguments: LoopKind.available)
+    @Test(
+        "X1 F69 with the queue full, offload waits, and offloadIfRoom is refused at once", arguments: LoopKind.available
+    )
     func full(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let pool = WorkerPool(maximumThreads: 1, maximumQueued: 2)
@@ -482,7 +492,9 @@ struct WorkerTests {
         }
     }
 
-    @Test("X3 a cancel and the close of the loop end the wait for a shutdown, and not the shutdown", arguments: LoopKind.available)
+    @Test(
+        "X3 a cancel and the close of the loop end the wait for a shutdown, and not the shutdown",
+        arguments: LoopKind.available)
     func shutdownCancelled(kind: LoopKind) async throws {
         try await onThread {
             let loop = try kind.makeLoop()
