@@ -15,8 +15,8 @@ extension Loop {
     /// runs; one that has goes on, finds `Task.isCancelled` true, and what it returns or throws is dropped. So does the
     /// close of the loop. Work of a pool that is shut down is still done.
     ///
-    /// On the loop's thread, where it also resumes. Costs a task, a hand-over to a thread and a wake of the loop. Source:
-    /// asyncio's `run_in_executor` and `to_thread`.
+    /// On the loop's thread, where it also resumes. Costs a task, a hand-over to a thread and a wake of the loop.
+    /// Source: asyncio's `run_in_executor` and `to_thread`.
     /// - Parameter workers: `nil`: ``workers``.
     /// - Returns: What `body` returned.
     /// - Throws: What `body` threw; `.cancelled`, `.closed`, `.workersShutDown`, `.wrongThread`, `.forked`; `.io` when

@@ -6,8 +6,8 @@
 ///
 /// Called on the thread of the loop it is given, as a task of its own, so it may use that loop: for a call that blocks
 /// there is ``Loop/offload(on:_:)``, for a protocol of its own there are the loop's sockets. It may serve several loops
-/// at once. When whoever asked is cancelled, so is this task, and nobody waits for it any more: what it still returns is
-/// dropped. Literal addresses are not asked for, and need not be understood.
+/// at once. When whoever asked is cancelled, so is this task, and nobody waits for it any more: what it still returns
+/// is dropped. Literal addresses are not asked for, and need not be understood.
 ///
 ///     struct Fixed: Resolver {
 ///         func resolve(host: String, port: UInt16, on loop: any Loop) async throws -> [SocketAddress] {

@@ -10,8 +10,8 @@ import Glibc
 import Musl
 #endif
 
-/// Asks the C library, which knows `/etc/hosts`, `/etc/resolv.conf` and whatever else is set up here. It blocks, so each
-/// lookup takes a worker of the loop's for as long as it lasts.
+/// Asks the C library, which knows `/etc/hosts`, `/etc/resolv.conf` and whatever else is set up here. It blocks, so
+/// each lookup takes a worker of the loop's for as long as it lasts.
 public struct SystemResolver: Resolver {
     public init() {}
 

@@ -66,10 +66,10 @@ final class WorkerThreads: @unchecked Sendable {
     var queuedCount: Int { isForked ? 0 : withLock { queued } }
     var isShutDown: Bool { isForked ? true : withLock { isOver } }
 
-    /// Admits one piece of work, for which there is a thread from here on: either ``put(_:)`` or ``unreserve()`` follows.
+    /// Admits one piece of work, for which there is a thread from here on: ``put(_:)`` or ``unreserve()`` follows.
     ///
-    /// A thread is started if nobody is free to do it. That is done under the lock, so that work that was admitted always
-    /// finds one; if none can be had, those there are take their time.
+    /// A thread is started if nobody is free to do it. That is done under the lock, so that work that was admitted
+    /// always finds one; if none can be had, those there are take their time.
     func reserve(onlyIfRoom: Bool) throws(LoopError) {
         if isForked { throw .forked }
         try withLock { () throws(LoopError) in

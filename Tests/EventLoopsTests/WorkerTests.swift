@@ -3,6 +3,7 @@
 // WorkerTests.swift: calls that block, made on workers.
 
 import CLoopCore
+import TestSupportC
 import Testing
 
 @testable import EventLoops
@@ -17,6 +18,31 @@ private struct Mishap: Error {}
 
 private enum Locals {
     @TaskLocal static var name = "nobody"
+}
+
+/// What a forked child has of its parent's.
+private final class Inherited: Sendable {
+    let kind: LoopKind
+    let loop: any Loop
+    init(kind: LoopKind, loop: any Loop) {
+        self.kind = kind
+        self.loop = loop
+    }
+
+    /// 0, or the number of the step that went wrong.
+    func refuses() -> Int32 {
+        let pool = loop.workers
+        guard pool.threadCount == 0, pool.queuedCount == 0 else { return 1 }
+        guard let own = try? kind.makeLoop() else { return 2 }
+        let error = try? own.run { [loop] in
+            let mine = await thrown { try await own.offload(on: pool) {} }
+            let theirs = await thrown { try await loop.offload {} }
+            return [mine, theirs]
+        }
+        guard error == [.forked, .forked] else { return 3 }
+        guard (try? own.close()) != nil, (try? loop.close()) != nil else { return 4 }
+        return 0
+    }
 }
 
 @Suite(.timeLimit(.minutes(2)))
@@ -395,6 +421,30 @@ struct WorkerTests {
             try loop.close()
             #expect(ended.wait() && dropped.wait())
             #expect(log.all == [.closed])
+        }
+    }
+
+    // MARK: Fork
+
+    @Test(
+        "X1 F27 a pool that a process inherits by fork refuses, and does not hang", .realKernel("fork"),
+        arguments: LoopKind.available)
+    func forked(kind: LoopKind) async {
+        await #expect(processExitsWith: .success) { [kind = kind.rawValue as String] in
+            try await onThread {
+                let kind = try #require(LoopKind(rawValue: kind))
+                let loop = try kind.makeLoop()
+                defer { try? loop.close() }
+                try loop.run { try await loop.offload {} }
+                #expect(loop.workers.threadCount == 1)
+                let inherited = Inherited(kind: kind, loop: loop)
+                let result = test_fork_run(
+                    { Unmanaged<Inherited>.fromOpaque($0!).takeUnretainedValue().refuses() },
+                    Unmanaged.passUnretained(inherited).toOpaque())
+                #expect(result == 0)
+                // The parent's goes on.
+                #expect(try loop.run { try await loop.offload { true } })
+            }
         }
     }
 
