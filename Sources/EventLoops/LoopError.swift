@@ -80,18 +80,18 @@ public enum LoopError: Error, Sendable, Hashable {
     case connectionClosed(operation: String)
     /// The sending side was finished with `finishWriting()`.
     case finishedWriting
-    /// The descriptor has no readiness, as regular files and directories have none.
-    case notPollable(descriptor: Int32)
-    /// A connection or listener of this loop owns the descriptor.
-    case ownedByTransport(descriptor: Int32)
-    /// The text is not an IPv4 or IPv6 address.
-    case invalidAddress(String)
     /// All workers are busy and the queue before them is full.
     case workersFull
     /// The worker pool is shut down.
     case workersShutDown
     /// A name could not be looked up.
     case resolving(ResolvingError)
+    /// The descriptor has no readiness, as regular files and directories have none.
+    case notPollable(descriptor: Int32)
+    /// A connection or listener of this loop owns the descriptor.
+    case ownedByTransport(descriptor: Int32)
+    /// The text is not an IPv4 or IPv6 address.
+    case invalidAddress(String)
     /// A system call failed.
     case io(IOError)
 }
@@ -132,18 +132,18 @@ extension LoopError: CustomStringConvertible {
             "\(operation): the connection was closed on this side."
         case .finishedWriting:
             "write: the sending side is finished. Write before finishWriting()."
-        case .notPollable(let descriptor):
-            "Descriptor \(descriptor) has no readiness (a regular file or directory?). Read it without waiting."
-        case .ownedByTransport(let descriptor):
-            "Descriptor \(descriptor) belongs to a connection or listener of this loop. Use that instead."
-        case .invalidAddress(let text):
-            "\"\(text)\" is not an IPv4 or IPv6 address."
         case .workersFull:
             "offloadIfRoom: all workers are busy and their queue is full. Try later, or wait with offload."
         case .workersShutDown:
             "offload: the worker pool is shut down. Set another as the loop's workers, or offload to one of your own."
         case .resolving(let error):
             error.description
+        case .notPollable(let descriptor):
+            "Descriptor \(descriptor) has no readiness (a regular file or directory?). Read it without waiting."
+        case .ownedByTransport(let descriptor):
+            "Descriptor \(descriptor) belongs to a connection or listener of this loop. Use that instead."
+        case .invalidAddress(let text):
+            "\"\(text)\" is not an IPv4 or IPv6 address."
         case .io(let error):
             error.description
         }
