@@ -17,6 +17,7 @@ import Musl
 public final class LoopCore: @unchecked Sendable {
     /// The C loop. Lives as long as this object, so other threads may post to it at any time.
     let loop: OpaquePointer
+    let services = LoopServices()
     /// The loop this is the engine of. Weak, as the loop owns us.
     private let facade = Lock<WeakLoop>(WeakLoop())
     private let errorHook = Lock<(@Sendable (any Loop, UnhandledError) -> Void)?>(nil)
@@ -313,6 +314,7 @@ public final class LoopCore: @unchecked Sendable {
         var slot: UInt32 = 0
         while let call = lc_call_left_over(loop, &slot) { Callback.drop(lc_call_place(call)) }
         dropWatchers()
+        if !lc_loop_is_forked(loop) { services.close() }
     }
 
     /// The loop object is gone. Unless somebody still needs the engine, this is its end.

@@ -38,6 +38,7 @@ public struct IOError: Error, Sendable, Hashable, CustomStringConvertible {
         case ECONNREFUSED: "Check that the peer listens at this address."
         case ECONNRESET, EPIPE: "The peer is gone; close the connection."
         case ETIMEDOUT, EHOSTUNREACH, ENETUNREACH: "Check the address and the way to it, then try again."
+        case EAGAIN: "Try again later, or raise the limit this met (threads: ulimit -u)."
         case EBADF: "The descriptor is not open; find out who closed it."
         case EINVAL: "Check the arguments."
         default: "See errno(3)."
@@ -79,6 +80,12 @@ public enum LoopError: Error, Sendable, Hashable {
     case connectionClosed(operation: String)
     /// The sending side was finished with `finishWriting()`.
     case finishedWriting
+    /// All workers are busy and the queue before them is full.
+    case workersFull
+    /// The worker pool is shut down.
+    case workersShutDown
+    /// A name could not be looked up.
+    case resolving(ResolvingError)
     /// The descriptor has no readiness, as regular files and directories have none.
     case notPollable(descriptor: Int32)
     /// A connection or listener of this loop owns the descriptor.
@@ -129,6 +136,12 @@ extension LoopError: CustomStringConvertible {
             "\(operation): the connection was closed on this side."
         case .finishedWriting:
             "write: the sending side is finished. Write before finishWriting()."
+        case .workersFull:
+            "offloadIfRoom: all workers are busy and their queue is full. Try later, or wait with offload."
+        case .workersShutDown:
+            "offload: the worker pool is shut down. Set another as the loop's workers, or offload to one of your own."
+        case .resolving(let error):
+            error.description
         case .notPollable(let descriptor):
             "Descriptor \(descriptor) has no readiness (a regular file or directory?). Read it without waiting."
         case .ownedByTransport(let descriptor):

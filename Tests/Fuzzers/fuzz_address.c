@@ -50,8 +50,8 @@ static int format(const lc_address *address, fuzz_outcome *outcome) {
 
 /* What was read as an address can be written, and read again as the same. */
 static int round_trip(const char *host, uint16_t port, const lc_address *address, fuzz_outcome *outcome) {
-    size_t span = strspn(host, "0123456789abcdefABCDEF:.");
-    FUZZ_RULE(host[span] == '\0' && span <= 45, "text with byte %u at %zu is an address", (uint8_t)host[span], span);
+    size_t span = strspn(host, "0123456789abcdefABCDEF:.%");
+    FUZZ_RULE(host[span] == '\0' && span <= 56, "text with byte %u at %zu is an address", (uint8_t)host[span], span);
     char text[TEXT_MIN];
     int written = lc_address_format(address, text, sizeof text);
     FUZZ_RULE(written == port, "port %u comes back as %d", port, written);

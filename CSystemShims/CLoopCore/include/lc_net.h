@@ -131,9 +131,9 @@ typedef struct lc_address {
     socklen_t length;
 } lc_address;
 
-/* Literal IPv4 or IPv6 only. -EINVAL otherwise. */
+/* Literal IPv4 or IPv6 only, the latter with a zone's number as in "fe80::1%2" if it has one. -EINVAL otherwise. */
 int lc_address_parse(const char *host, uint16_t port, lc_address *out);
-/* "a.b.c.d" or "x::y" into text (at least 64 bytes); returns the port or < 0. */
+/* "a.b.c.d", "x::y" or "x::y%zone" into text (at least 64 bytes); returns the port or < 0. */
 int lc_address_format(const lc_address *address, char *text, size_t size);
 int lc_address_local(int fd, lc_address *out);
 int lc_address_peer(int fd, lc_address *out);

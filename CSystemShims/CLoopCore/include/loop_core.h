@@ -8,5 +8,6 @@
 #include "lc_net.h"
 #include "lc_probe.h"
 #include "lc_swift.h"
+#include "lc_thread.h"
 
 #endif

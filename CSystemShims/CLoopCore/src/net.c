@@ -6,6 +6,38 @@
 #include <unistd.h>
 #include "internal.h"
 
+/* The zone of an IPv6 address as a number, which needs no look at the interfaces; names are the resolver's business. */
+static int lc__zone_parse(const char *text, uint32_t *out) {
+    uint64_t zone = 0;
+    size_t count = strspn(text, "0123456789");
+    if (count == 0 || count > 10 || text[count])
+        return -EINVAL;
+    for (; *text; text++)
+        zone = zone * 10 + (uint64_t)(*text - '0');
+    *out = (uint32_t)zone;
+    return zone > 0 && zone <= UINT32_MAX ? 0 : -EINVAL;
+}
+
+static int lc__ipv6_parse(const char *host, struct sockaddr_in6 *out) {
+    char plain[INET6_ADDRSTRLEN];
+    size_t length = strcspn(host, "%");
+    if (length >= sizeof plain || (host[length] && lc__zone_parse(host + length + 1, &out->sin6_scope_id) < 0))
+        return -EINVAL;
+    memcpy(plain, host, length);
+    plain[length] = '\0';
+    return inet_pton(AF_INET6, plain, &out->sin6_addr) == 1 ? 0 : -EINVAL;
+}
+
+static int lc__ipv6_format(const struct sockaddr_in6 *address, char *text, size_t size) {
+    if (!inet_ntop(AF_INET6, &address->sin6_addr, text, (socklen_t)size))
+        return -errno;
+    if (!address->sin6_scope_id)
+        return ntohs(address->sin6_port);
+    size_t length = strlen(text);
+    int zone = snprintf(text + length, size - length, "%%%u", address->sin6_scope_id);
+    return (size_t)zone < size - length ? ntohs(address->sin6_port) : -ENOSPC;
+}
+
 int lc_address_parse(const char *host, uint16_t port, lc_address *out) {
     memset(out, 0, sizeof *out);
     struct sockaddr_in *v4 = (struct sockaddr_in *)&out->storage;
@@ -16,7 +48,7 @@ int lc_address_parse(const char *host, uint16_t port, lc_address *out) {
         out->length = sizeof *v4;
         return 0;
     }
-    if (inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
+    if (lc__ipv6_parse(host, v6) == 0) {
         v6->sin6_family = AF_INET6;
         v6->sin6_port = htons(port);
         out->length = sizeof *v6;
@@ -32,7 +64,7 @@ int lc_address_format(const lc_address *address, char *text, size_t size) {
     case AF_INET:
         return inet_ntop(AF_INET, &v4->sin_addr, text, (socklen_t)size) ? ntohs(v4->sin_port) : -errno;
     case AF_INET6:
-        return inet_ntop(AF_INET6, &v6->sin6_addr, text, (socklen_t)size) ? ntohs(v6->sin6_port) : -errno;
+        return lc__ipv6_format(v6, text, size);
     default:
         return -EAFNOSUPPORT;
     }
