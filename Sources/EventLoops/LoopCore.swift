@@ -26,6 +26,8 @@ public final class LoopCore: @unchecked Sendable {
     @exclusivity(unchecked) private var asTaskExecutor: UnownedTaskExecutor?
     @exclusivity(unchecked) private var asSerialExecutor: UnownedSerialExecutor?
 
+    let signals = SignalTable()
+
     private struct WeakLoop { weak var value: (any Loop)? }
 
     init(options: lc_options, operation: String) throws(LoopError) {
@@ -166,6 +168,7 @@ public final class LoopCore: @unchecked Sendable {
         case LC_KIND_ACCEPT: deliverAccept(lc_node_listener(node))
         case LC_KIND_POST: deliverPost(node)
         case LC_KIND_CLOSED: resume(lc_stream_closed_waiter(lc_node_stream(node)))
+        case LC_KIND_SIGNAL: deliverSignal(lc_node_signal(node))
         default: assertionFailure("the core delivered an entry of its own")
         }
     }
@@ -312,6 +315,7 @@ public final class LoopCore: @unchecked Sendable {
         var slot: UInt32 = 0
         while let call = lc_call_left_over(loop, &slot) { Callback.drop(lc_call_place(call)) }
         dropWatchers()
+        dropSignals()
     }
 
     /// The loop object is gone. Unless somebody still needs the engine, this is its end.
@@ -335,6 +339,7 @@ public final class LoopCore: @unchecked Sendable {
             } else {
                 serialExecutor?.takeUnretainedValue().runOrphan(job)
             }
+        case LC_KIND_SIGNAL: break  // the loop is told of signals no more
         case LC_KIND_RECEIVE where !lc_stream_receive_waits(lc_node_stream(node)):
             Connection.of(lc_node_stream(node))?.loopClosed()
         case LC_KIND_ACCEPT where !lc_listener_waits(lc_node_listener(node)):

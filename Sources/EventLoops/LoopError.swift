@@ -83,6 +83,8 @@ public enum LoopError: Error, Sendable, Hashable {
     case notPollable(descriptor: Int32)
     /// A connection or listener of this loop owns the descriptor.
     case ownedByTransport(descriptor: Int32)
+    /// No handler can be had for a signal of this number.
+    case invalidSignal(Int32)
     /// The text is not an IPv4 or IPv6 address.
     case invalidAddress(String)
     /// A system call failed.
@@ -129,6 +131,9 @@ extension LoopError: CustomStringConvertible {
             "Descriptor \(descriptor) has no readiness (a regular file or directory?). Read it without waiting."
         case .ownedByTransport(let descriptor):
             "Descriptor \(descriptor) belongs to a connection or listener of this loop. Use that instead."
+        case .invalidSignal(let number):
+            "Signal \(number) cannot be handled. SIGKILL and SIGSTOP are the kernel's, faults such as SIGSEGV would come "
+                + "back at once, and there is none beyond SIGRTMAX. Choose another one."
         case .invalidAddress(let text):
             "\"\(text)\" is not an IPv4 or IPv6 address."
         case .io(let error):

@@ -255,6 +255,9 @@ lc_node *lc__inbox_take(struct lc_shared *shared);
 lc_node *lc__inbox_close(struct lc_shared *shared);
 void lc__inbox_clear_wake(lc_loop *loop);
 
+/* signals.c */
+bool lc__signal_take(lc_signal *signal); /* false: nobody wants it any more, and it is freed */
+
 /* buffers.c */
 size_t lc__whole_pages(size_t size);
 int lc__shared_create(const lc_options *options, lc_loop *loop, struct lc_shared **out);

@@ -272,6 +272,9 @@ lc_node *lc_loop_next(lc_loop *loop) {
         case LC_KIND_ACCEPT:
             live = !lc__listener_node_dropped(lc__container_of(node, lc_listener, ready));
             break;
+        case LC_KIND_SIGNAL:
+            live = lc__signal_take(lc_node_signal(node));
+            break;
         default:
             break;
         }
