@@ -19,7 +19,8 @@ public final class LoopCore: @unchecked Sendable {
     let loop: OpaquePointer
     /// The loop this is the engine of. Weak, as the loop owns us.
     private let facade = Lock<WeakLoop>(WeakLoop())
-    private let errorHook = Lock<(@Sendable (any Loop, UnhandledError) -> Void)?>(nil)
+    let errorHook = Lock(ErrorHook())
+    let debug = DebugSettings()
     /// The two executors, and the same as the runtime wants them. The loop owns them and is alive while it runs.
     private var taskExecutor: Unmanaged<LoopTaskExecutor>?
     private var serialExecutor: Unmanaged<LoopSerialExecutor>?
@@ -27,6 +28,7 @@ public final class LoopCore: @unchecked Sendable {
     @exclusivity(unchecked) private var asSerialExecutor: UnownedSerialExecutor?
 
     let signals = SignalTable()
+    let driving = Driving()
 
     private struct WeakLoop { weak var value: (any Loop)? }
 
@@ -64,21 +66,6 @@ public final class LoopCore: @unchecked Sendable {
 
     var isOnLoop: Bool { lc_loop_current() == loop }
 
-    var onUnhandledError: (@Sendable (any Loop, UnhandledError) -> Void)? {
-        get { errorHook.withLock { $0 } }
-        set { errorHook.withLock { $0 = newValue } }
-    }
-
-    /// Reports an error that no caller waits for.
-    func report(_ error: any Error, _ message: String) {
-        let unhandled = UnhandledError(message: message, error: error)
-        if let hook = onUnhandledError, let facadeLoop {
-            hook(facadeLoop, unhandled)
-        } else {
-            writeToStandardError("swift-event-loops: unhandled error in \(unhandled)")
-        }
-    }
-
     // MARK: Run
 
     private enum Passes {
@@ -88,7 +75,7 @@ public final class LoopCore: @unchecked Sendable {
         case untilStopped
     }
 
-    private func run(_ passes: Passes) throws(LoopError) {
+    func enter() throws(LoopError) {
         switch lc_loop_enter(loop) {
         case 0: break
         case -EBADF: throw .closed
@@ -98,13 +85,24 @@ public final class LoopCore: @unchecked Sendable {
         case -EXDEV: throw .boundToAnotherThread
         case let result: throw LoopError(core: result, operation: "run")
         }
+    }
+
+    private func run(_ passes: Passes) throws(LoopError) {
+        try enter()
         defer { lc_loop_leave(loop) }
         if case .none = passes { return }
-        if withUnsafeCurrentTask(body: { $0 != nil }) { return try makePasses(passes) }
+        try inTask { () throws(LoopError) in try makePasses(passes) }
+    }
+
+    func inTask(_ body: () throws(LoopError) -> Void) throws(LoopError) {
+        if withUnsafeCurrentTask(body: { $0 != nil }) { return try body() }
         // When a job ends, the runtime goes back to the task around it, if there is one. A parked task has left its job
         // without a word, so there has to be one, or it would be taken for the current task.
         let outcome = Outcome<Void>()
-        Task.immediate { outcome.set(Result { try self.makePasses(passes) }) }
+        withoutActuallyEscaping(body) { body in
+            nonisolated(unsafe) let body = body
+            Task.immediate { outcome.set(Result { try body() }) }
+        }
         do { try outcome.take()?.get() } catch { throw error as! LoopError }
     }
 
@@ -121,9 +119,10 @@ public final class LoopCore: @unchecked Sendable {
         }
     }
 
-    private func pass(wait: Bool) throws(LoopError) {
+    func pass(wait: Bool) throws(LoopError) {
         let result = lc_loop_tick(loop, wait)
         deliver()
+        if driving.aborted != nil { throw takeAbort() }
         if result < 0 { throw LoopError(core: result, operation: "wait for events") }
     }
 
@@ -143,17 +142,18 @@ public final class LoopCore: @unchecked Sendable {
             // Through the ready list: what the body queued before it ended comes first.
             _ = try? Self.callSoon(self.loop) { if outcome.isAwaited { lc_loop_stop(self.loop) } }
         }
-        try run()
+        do { try run() } catch .aborted(let reason) { throw reason.error }
         guard let result = outcome.take() else { throw LoopError.stoppedBeforeCompletion }
         return try result.get()
     }
 
     /// Phase 7: the one place where user code runs.
     private func deliver() {
+        if debug.isOn { return deliverTimed() }
         while let node = lc_loop_next(loop) { deliver(node) }
     }
 
-    private func deliver(_ node: UnsafeMutablePointer<lc_node>) {
+    func deliver(_ node: UnsafeMutablePointer<lc_node>) {
         switch lc_kind(rawValue: UInt32(truncatingIfNeeded: node.pointee.kind)) {
         case LC_KIND_RECEIVE: deliverReceive(lc_node_stream(node))
         case LC_KIND_JOB_TASK, LC_KIND_JOB_SERIAL:

@@ -65,6 +65,8 @@ public enum LoopError: Error, Sendable, Hashable {
     case wrongThread(operation: String)
     /// The loop's operations in the kernel belong to another thread.
     case boundToAnotherThread
+    /// The run was ended by ``Loop/abort(throwing:)``. What is queued stays, and the loop can run again.
+    case aborted(AbortReason)
     /// `run(until:)` ended before its body did. The body goes on when the loop runs again.
     case stoppedBeforeCompletion
     /// This kind of loop cannot be had here.
@@ -113,6 +115,8 @@ extension LoopError: CustomStringConvertible {
         case .boundToAnotherThread:
             "The loop has operations in the kernel that belong to the thread which ran it before. "
                 + "Run it there, or let them finish first; if that thread is gone, close the loop and make a new one."
+        case .aborted(let reason):
+            "The run was aborted (\(reason)). What was queued goes on when the loop runs again."
         case .stoppedBeforeCompletion:
             "The loop was stopped before the body completed. Run the loop again to let it go on."
         case .unavailable(let unavailability):

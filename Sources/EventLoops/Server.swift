@@ -128,7 +128,7 @@ public final class Server: @unchecked Sendable {
         if error is CancellationError { return }
         switch error as? LoopError {
         case .cancelled, .connectionClosed, .closed: break
-        default: loop.core.report(error, "connection of a server")
+        default: loop.core.report(error, "connection of a server", connection: connection)
         }
     }
 

@@ -231,7 +231,7 @@ extension LoopCore {
         guard let entry = signals.entries[number] else { return }
         for buffer in entry.buffers { buffer.note(number) }
         guard let body = entry.body else { return }
-        do { try body() } catch { report(error, "callback of a signal") }
+        do { try body() } catch { report(error, "callback of a signal", signal: number) }
     }
 
     /// At the end of a close.

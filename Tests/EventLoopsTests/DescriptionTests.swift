@@ -21,6 +21,7 @@ import Musl
             .cancelled(operation: "read"), .busy(operation: "read"), .connectionClosed(operation: "read"),
             .finishedWriting, .notPollable(descriptor: 71), .ownedByTransport(descriptor: 71),
             .invalidAddress("nowhere"), .invalidSignal(71),
+            .aborted(AbortReason(IOError(errno: ENOENT, operation: "read"))),
         ]
         let descriptions = errors.map(\.description)
         for description in descriptions { #expect(description.hasSuffix("."), "\(description)") }
