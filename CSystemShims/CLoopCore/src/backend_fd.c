@@ -40,7 +40,8 @@ static int lc__find_epoll(int watched) {
         if (length < 0)
             continue;
         target[length] = '\0';
-        if (strcmp(target, "anon_inode:[eventpoll]") == 0 && lc__epoll_watches(dirfd(directory), entry->d_name, watched))
+        if (strcmp(target, "anon_inode:[eventpoll]") == 0 &&
+            lc__epoll_watches(dirfd(directory), entry->d_name, watched))
             found = atoi(entry->d_name);
     }
     closedir(directory);

@@ -19,13 +19,13 @@
 #endif
 
 struct lc_signal {
-    lc_node node;               /* the inbox and the ready list, while queued */
-    _Atomic(lc_signal *) next;  /* under the lock; the handler reads it */
-    _Atomic(bool) queued;       /* the handler makes it true and pushes; the loop makes it false and delivers */
-    bool removed;               /* loop: to be freed when it is delivered */
+    lc_node node;              /* the inbox and the ready list, while queued */
+    _Atomic(lc_signal *) next; /* under the lock; the handler reads it */
+    _Atomic(bool) queued;      /* the handler makes it true and pushes; the loop makes it false and delivers */
+    bool removed;              /* loop: to be freed when it is delivered */
     int32_t number;
     pid_t process;
-    struct lc_shared *shared;   /* one reference, so the handler can never meet a stranger's eventfd */
+    struct lc_shared *shared; /* one reference, so the handler can never meet a stranger's eventfd */
 };
 
 static _Atomic(lc_signal *) lc__signals[NSIG];
