@@ -114,6 +114,26 @@ struct SignalTests {
         }
     }
 
+    /// The loop's thread, like all that Dispatch and its threads make, blocks the signal here.
+    @Test("G1 N17 the main thread lets signals through for loops on other threads", arguments: LoopKind.available)
+    func mainThread(kind: LoopKind) async throws {
+        await #expect(processExitsWith: .success) { [kind = kind.rawValue as String] in
+            try await onThread {
+                let loop = try #require(LoopKind(rawValue: kind)).makeLoop()
+                defer { try? loop.close() }
+                test_signal_block(SIGUSR1, 1)
+                var count = 0
+                try loop.onSignal(SIGUSR1) {
+                    count += 1
+                    loop.stop()
+                }
+                kill(getpid(), SIGUSR1)
+                try loop.runWatched()
+                #expect(count == 1)
+            }
+        }
+    }
+
     @Test(
         "G1 F47 what comes again before it is told is told once, and afterwards anew", arguments: LoopKind.available)
     func coalesced(kind: LoopKind) async throws {
