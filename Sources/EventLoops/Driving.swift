@@ -75,7 +75,8 @@ extension Loop {
 
 /// On the loop's thread.
 final class Driving: @unchecked Sendable {
-    fileprivate(set) var aborted: AbortReason?
+    /// Looked at after each pass.
+    @exclusivity(unchecked) fileprivate(set) var aborted: AbortReason?
     fileprivate var isDriven = false
     fileprivate var isInPass = false
 }

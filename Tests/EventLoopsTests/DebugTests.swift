@@ -171,8 +171,8 @@ struct DebugTests {
             loop.isDebug = false
             loop.slowCallbackThreshold = .milliseconds(2)
             let told = Log<SlowCallback>()
-            loop.onSlowCallback = { [weak loop] told_, slow in
-                #expect(told_ === loop)
+            loop.onSlowCallback = { [weak loop] teller, slow in
+                #expect(teller === loop)
                 told.append(slow)
             }
             let slow = { keepBusy(for: .milliseconds(2)) }
