@@ -105,7 +105,9 @@ public final class Listener: WaitingPlace, AsyncSequence, @unchecked Sendable {
 
     private func reportPause() {
         let error = lc_listener_take_backoff(listener)
-        if error < 0 { core.report(IOError(errno: error, operation: "accept on \(address)"), "accept") }
+        if error < 0 {
+            core.report(IOError(errno: error, operation: "accept on \(address)"), "accept", address: address)
+        }
     }
 
     /// Calls `body` for each connection, in place of ``accept()``.

@@ -110,6 +110,9 @@ extension Loop {
     }
 
     /// Told of errors that callbacks throw, and of those no caller waits for. `nil`: they go to standard error.
+    ///
+    /// If reporting in the hook fails in its turn, that error goes to standard error, and the loop goes on. Any thread.
+    /// Source: asyncio's `set_exception_handler`.
     public var onUnhandledError: (@Sendable (any Loop, UnhandledError) -> Void)? {
         get { core.onUnhandledError }
         set { core.onUnhandledError = newValue }

@@ -20,12 +20,16 @@ public final class LoopCore: @unchecked Sendable {
     let services = LoopServices()
     /// The loop this is the engine of. Weak, as the loop owns us.
     private let facade = Lock<WeakLoop>(WeakLoop())
-    private let errorHook = Lock<(@Sendable (any Loop, UnhandledError) -> Void)?>(nil)
+    let errorHook = Lock(ErrorHook())
+    let debug = DebugSettings()
     /// The two executors, and the same as the runtime wants them. The loop owns them and is alive while it runs.
     private var taskExecutor: Unmanaged<LoopTaskExecutor>?
     private var serialExecutor: Unmanaged<LoopSerialExecutor>?
     @exclusivity(unchecked) private var asTaskExecutor: UnownedTaskExecutor?
     @exclusivity(unchecked) private var asSerialExecutor: UnownedSerialExecutor?
+
+    let signals = SignalTable()
+    let driving = Driving()
 
     private struct WeakLoop { weak var value: (any Loop)? }
 
@@ -63,21 +67,6 @@ public final class LoopCore: @unchecked Sendable {
 
     var isOnLoop: Bool { lc_loop_current() == loop }
 
-    var onUnhandledError: (@Sendable (any Loop, UnhandledError) -> Void)? {
-        get { errorHook.withLock { $0 } }
-        set { errorHook.withLock { $0 = newValue } }
-    }
-
-    /// Reports an error that no caller waits for.
-    func report(_ error: any Error, _ message: String) {
-        let unhandled = UnhandledError(message: message, error: error)
-        if let hook = onUnhandledError, let facadeLoop {
-            hook(facadeLoop, unhandled)
-        } else {
-            writeToStandardError("swift-event-loops: unhandled error in \(unhandled)")
-        }
-    }
-
     // MARK: Run
 
     private enum Passes {
@@ -87,7 +76,7 @@ public final class LoopCore: @unchecked Sendable {
         case untilStopped
     }
 
-    private func run(_ passes: Passes) throws(LoopError) {
+    func enter() throws(LoopError) {
         switch lc_loop_enter(loop) {
         case 0: break
         case -EBADF: throw .closed
@@ -97,13 +86,24 @@ public final class LoopCore: @unchecked Sendable {
         case -EXDEV: throw .boundToAnotherThread
         case let result: throw LoopError(core: result, operation: "run")
         }
+    }
+
+    private func run(_ passes: Passes) throws(LoopError) {
+        try enter()
         defer { lc_loop_leave(loop) }
         if case .none = passes { return }
-        if withUnsafeCurrentTask(body: { $0 != nil }) { return try makePasses(passes) }
+        try inTask { () throws(LoopError) in try makePasses(passes) }
+    }
+
+    func inTask(_ body: () throws(LoopError) -> Void) throws(LoopError) {
+        if withUnsafeCurrentTask(body: { $0 != nil }) { return try body() }
         // When a job ends, the runtime goes back to the task around it, if there is one. A parked task has left its job
         // without a word, so there has to be one, or it would be taken for the current task.
         let outcome = Outcome<Void>()
-        Task.immediate { outcome.set(Result { try self.makePasses(passes) }) }
+        withoutActuallyEscaping(body) { body in
+            nonisolated(unsafe) let body = body
+            Task.immediate { outcome.set(Result { try body() }) }
+        }
         do { try outcome.take()?.get() } catch { throw error as! LoopError }
     }
 
@@ -120,9 +120,10 @@ public final class LoopCore: @unchecked Sendable {
         }
     }
 
-    private func pass(wait: Bool) throws(LoopError) {
+    func pass(wait: Bool) throws(LoopError) {
         let result = lc_loop_tick(loop, wait)
         deliver()
+        if driving.aborted != nil { throw takeAbort() }
         if result < 0 { throw LoopError(core: result, operation: "wait for events") }
     }
 
@@ -142,17 +143,18 @@ public final class LoopCore: @unchecked Sendable {
             // Through the ready list: what the body queued before it ended comes first.
             _ = try? Self.callSoon(self.loop) { if outcome.isAwaited { lc_loop_stop(self.loop) } }
         }
-        try run()
+        do { try run() } catch .aborted(let reason) { throw reason.error }
         guard let result = outcome.take() else { throw LoopError.stoppedBeforeCompletion }
         return try result.get()
     }
 
     /// Phase 7: the one place where user code runs.
     private func deliver() {
+        if debug.isOn { return deliverTimed() }
         while let node = lc_loop_next(loop) { deliver(node) }
     }
 
-    private func deliver(_ node: UnsafeMutablePointer<lc_node>) {
+    func deliver(_ node: UnsafeMutablePointer<lc_node>) {
         switch lc_kind(rawValue: UInt32(truncatingIfNeeded: node.pointee.kind)) {
         case LC_KIND_RECEIVE: deliverReceive(lc_node_stream(node))
         case LC_KIND_JOB_TASK, LC_KIND_JOB_SERIAL:
@@ -168,6 +170,7 @@ public final class LoopCore: @unchecked Sendable {
         case LC_KIND_ACCEPT: deliverAccept(lc_node_listener(node))
         case LC_KIND_POST: deliverPost(node)
         case LC_KIND_CLOSED: resume(lc_stream_closed_waiter(lc_node_stream(node)))
+        case LC_KIND_SIGNAL: deliverSignal(lc_node_signal(node))
         default: assertionFailure("the core delivered an entry of its own")
         }
     }
@@ -314,6 +317,7 @@ public final class LoopCore: @unchecked Sendable {
         var slot: UInt32 = 0
         while let call = lc_call_left_over(loop, &slot) { Callback.drop(lc_call_place(call)) }
         dropWatchers()
+        dropSignals()
         if !lc_loop_is_forked(loop) { services.close() }
     }
 
@@ -338,6 +342,7 @@ public final class LoopCore: @unchecked Sendable {
             } else {
                 serialExecutor?.takeUnretainedValue().runOrphan(job)
             }
+        case LC_KIND_SIGNAL: break  // the loop is told of signals no more
         case LC_KIND_RECEIVE where !lc_stream_receive_waits(lc_node_stream(node)):
             Connection.of(lc_node_stream(node))?.loopClosed()
         case LC_KIND_ACCEPT where !lc_listener_waits(lc_node_listener(node)):

@@ -66,6 +66,8 @@ public enum LoopError: Error, Sendable, Hashable {
     case wrongThread(operation: String)
     /// The loop's operations in the kernel belong to another thread.
     case boundToAnotherThread
+    /// The run was ended by ``Loop/abort(throwing:)``. What is queued stays, and the loop can run again.
+    case aborted(AbortReason)
     /// `run(until:)` ended before its body did. The body goes on when the loop runs again.
     case stoppedBeforeCompletion
     /// This kind of loop cannot be had here.
@@ -90,6 +92,8 @@ public enum LoopError: Error, Sendable, Hashable {
     case notPollable(descriptor: Int32)
     /// A connection or listener of this loop owns the descriptor.
     case ownedByTransport(descriptor: Int32)
+    /// No handler can be had for a signal of this number.
+    case invalidSignal(Int32)
     /// The text is not an IPv4 or IPv6 address, or not a path or name that a Unix socket can have.
     case invalidAddress(String)
     /// A callback of the connection's handler threw, which ended the connection.
@@ -122,6 +126,8 @@ extension LoopError: CustomStringConvertible {
         case .boundToAnotherThread:
             "The loop has operations in the kernel that belong to the thread which ran it before. "
                 + "Run it there, or let them finish first; if that thread is gone, close the loop and make a new one."
+        case .aborted(let reason):
+            "The run was aborted (\(reason)). What was queued goes on when the loop runs again."
         case .stoppedBeforeCompletion:
             "The loop was stopped before the body completed. Run the loop again to let it go on."
         case .unavailable(let unavailability):
@@ -146,6 +152,9 @@ extension LoopError: CustomStringConvertible {
             "Descriptor \(descriptor) has no readiness (a regular file or directory?). Read it without waiting."
         case .ownedByTransport(let descriptor):
             "Descriptor \(descriptor) belongs to a connection or listener of this loop. Use that instead."
+        case .invalidSignal(let number):
+            "Signal \(number) cannot be handled. SIGKILL and SIGSTOP are the kernel's, faults such as SIGSEGV would come "
+                + "back at once, and there is none beyond SIGRTMAX. Choose another one."
         case .invalidAddress(let text):
             "\"\(text)\" is no address. Give an IPv4 or IPv6 address, or for a Unix socket a name of 1 to 107 bytes."
         case .handlerFailed(let callback, let error):

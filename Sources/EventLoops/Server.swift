@@ -206,7 +206,7 @@ public final class Server: Sendable {
         if error is CancellationError { return }
         switch error as? LoopError {
         case .cancelled, .connectionClosed, .closed: break
-        default: loop.core.report(error, "connection of a server")
+        default: loop.core.report(error, "connection of a server", connection: connection)
         }
     }
 

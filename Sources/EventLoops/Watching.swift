@@ -138,16 +138,17 @@ extension LoopCore {
         guard let watcher = Watcher.at(op.pointee.address) else { return }
         guard let body = watcher.body, !lc_loop_is_closed(loop) else { return watcher.free(in: loop) }
         if op.pointee.result < 0 { return failWatch(watcher, op.pointee.result) }
-        do { try body() } catch { report(error, "callback of a watched descriptor") }
+        do { try body() } catch { report(error, "callback of a watched descriptor", descriptor: op.pointee.fd) }
         guard watcher.body != nil else { return watcher.free(in: loop) }
         let result = lc_op_watch_again(loop, op)
         if result < 0 { failWatch(watcher, result) }
     }
 
     private func failWatch(_ watcher: Watcher, _ result: Int32) {
-        let error = watchError(result, watcher.op.pointee.fd)
+        let descriptor = watcher.op.pointee.fd
+        let error = watchError(result, descriptor)
         watcher.free(in: loop)
-        report(error, "watch of a descriptor, which has ended")
+        report(error, "watch of a descriptor, which has ended", descriptor: descriptor)
     }
 
     private func watchError(_ result: Int32, _ descriptor: Int32) -> LoopError {

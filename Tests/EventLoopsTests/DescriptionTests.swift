@@ -20,7 +20,8 @@ import Musl
             .unavailable(LoopUnavailability(errno: ENOSYS)), .unknownPolicy(name: "fast", known: ["best"]),
             .cancelled(operation: "read"), .busy(operation: "read"), .connectionClosed(operation: "read"),
             .finishedWriting, .notPollable(descriptor: 71), .ownedByTransport(descriptor: 71),
-            .invalidAddress("nowhere"),
+            .invalidAddress("nowhere"), .invalidSignal(71),
+            .aborted(AbortReason(IOError(errno: ENOENT, operation: "read"))),
         ]
         let descriptions = errors.map(\.description)
         for description in descriptions { #expect(description.hasSuffix("."), "\(description)") }
@@ -39,6 +40,7 @@ import Musl
         #expect("\(LoopError.notPollable(descriptor: 71))".contains("71"))
         #expect("\(LoopError.ownedByTransport(descriptor: 71))".contains("71"))
         #expect("\(LoopError.invalidAddress("no where"))".contains("\"no where\""))
+        #expect("\(LoopError.invalidSignal(71))".contains("71"))
         let unknown = "\(LoopError.unknownPolicy(name: "fast", known: ["b", "a"]))"
         #expect(unknown.contains("\"fast\"") && unknown.contains("a, b"))
         #expect("\(LoopError.forked)".contains("forked"))

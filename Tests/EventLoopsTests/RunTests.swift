@@ -33,7 +33,8 @@ import Testing
     }
 
     @Test(
-        "F78 E1 a running loop is not run again, by its callbacks or by another thread", arguments: LoopKind.available)
+        "F78 E1 T16 a running loop is not run again, by its callbacks or by another thread",
+        arguments: LoopKind.available)
     func runRunning(kind: LoopKind) async throws {
         try await onThread {
             let loop = try kind.makeLoop()

@@ -205,3 +205,36 @@ int test_deny_epoll_create(int error) {
     return deny(-1, SYS_epoll_create1, error);
 #endif
 }
+
+int test_signal_own(int index) {
+    int number = SIGRTMIN + index;
+    signal(number, SIG_IGN);
+    test_signal_block(number, 0);
+    return number;
+}
+
+int test_signal_disposition(int number) {
+    struct sigaction action;
+    if (sigaction(number, NULL, &action) < 0)
+        return -errno;
+    return action.sa_handler == SIG_DFL ? 0 : action.sa_handler == SIG_IGN ? 1 : 2;
+}
+
+void test_signal_block(int number, int blocked) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, number);
+    pthread_sigmask(blocked ? SIG_BLOCK : SIG_UNBLOCK, &set, NULL);
+}
+
+/* In the child nothing but system calls: its memory is a copy of whatever the other threads were at. */
+int test_signal_in_bare_child(int number) {
+    pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    if (pid < 0)
+        return -errno;
+    if (pid == 0) {
+        syscall(SYS_kill, syscall(SYS_getpid), number);
+        syscall(SYS_exit_group, 0);
+    }
+    return reap(pid, 0);
+}

@@ -112,6 +112,17 @@ uint32_t lc_fork_generation(void);
 bool lc_is_main_thread(void);
 int64_t lc_thread_id(void);
 
+/* ---- passes that somebody else's loop drives ---- */
+
+/* A descriptor that is readable when a pass would find something, after lc_loop_prepare_to_wait; or -1: none. The loop
+ * has been entered. A search of this process's descriptors on the selector, so ask once. */
+int lc_loop_backend_fd(const lc_loop *loop);
+/* Announces a wait at that descriptor, so that other threads wake it. For how long it may last: 0: not at all, < 0: until
+ * it is readable, else that many nanoseconds. The next pass ends the wait. */
+int64_t lc_loop_prepare_to_wait(lc_loop *loop);
+/* In the middle of a delivery: what this pass has not delivered yet comes first in the next. */
+void lc_loop_end_pass(lc_loop *loop);
+
 void lc_loop_set_owner(lc_loop *loop, void *owner);
 void *lc_loop_owner(const lc_loop *loop);
 const char *lc_loop_backend_name(const lc_loop *loop);

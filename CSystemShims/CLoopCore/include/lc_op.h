@@ -22,6 +22,7 @@ typedef enum lc_kind {
     LC_KIND_SEND,       /* lc_stream: the sender that waited may go on */
     LC_KIND_CLOSED,     /* lc_stream: its descriptor is closed */
     LC_KIND_ACCEPT,     /* lc_listener: there is a connection to take, or an error */
+    LC_KIND_SIGNAL,     /* lc_signal: it has come, once or more often */
     LC_KIND_INTERNAL_FIRST,
     LC_KIND_BUFFER = LC_KIND_INTERNAL_FIRST, /* lc_buffer: a lease returned by another thread */
     LC_KIND_STREAM_RELEASE,                  /* lc_stream: its owner let go on another thread */

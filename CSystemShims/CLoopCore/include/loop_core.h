@@ -7,6 +7,7 @@
 #include "lc_loop.h"
 #include "lc_net.h"
 #include "lc_probe.h"
+#include "lc_signals.h"
 #include "lc_swift.h"
 #include "lc_thread.h"
 

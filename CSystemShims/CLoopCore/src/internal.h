@@ -258,6 +258,9 @@ lc_node *lc__inbox_take(struct lc_shared *shared);
 lc_node *lc__inbox_close(struct lc_shared *shared);
 void lc__inbox_clear_wake(lc_loop *loop);
 
+/* signals.c */
+bool lc__signal_take(lc_signal *signal); /* false: nobody wants it any more, and it is freed */
+
 /* buffers.c */
 size_t lc__whole_pages(size_t size);
 int lc__shared_create(const lc_options *options, lc_loop *loop, struct lc_shared **out);
@@ -281,6 +284,7 @@ bool lc__selector_send_now(lc_stream *stream, lc_buffer *buffer); /* true: all o
 int lc__selector_receive(lc_stream *stream, lc_buffer **out);
 int lc__selector_enter(lc_loop *loop, bool wait);
 void lc__selector_reap(lc_loop *loop);
+bool lc__selector_settle(lc_loop *loop); /* tells the kernel what is armed; false: something has fired meanwhile */
 
 /* proactor.c */
 int lc__proactor_create(lc_loop *loop);
@@ -295,6 +299,8 @@ bool lc__proactor_is_behind(const lc_loop *loop);   /* completions are left from
 void lc__proactor_buffer_back(lc_loop *loop, lc_buffer *buffer);
 int lc__proactor_enter(lc_loop *loop, int64_t timeout_ns); /* < 0: no limit */
 void lc__proactor_reap(lc_loop *loop);
+bool lc__proactor_settled(const lc_loop *loop); /* false: another entry is needed before a wait */
+int lc__proactor_fd(const lc_loop *loop);
 int lc__proactor_probe(uint32_t *features);
 
 /* errors.c */

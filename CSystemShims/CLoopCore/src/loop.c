@@ -124,11 +124,14 @@ int lc_loop_enter(lc_loop *loop) {
     return result;
 }
 
-void lc_loop_leave(lc_loop *loop) {
-    /* What this pass did not get to comes first in the next run. */
+void lc_loop_end_pass(lc_loop *loop) {
     lc__queue_append(&loop->batch, &loop->ready);
     loop->ready = loop->batch;
     loop->batch = (lc__queue){0};
+}
+
+void lc_loop_leave(lc_loop *loop) {
+    lc_loop_end_pass(loop); /* what this pass did not get to comes first in the next run */
     lc__current = NULL;
     atomic_store(&loop->running, false); /* last: another thread may be waiting to enter */
 }
@@ -189,6 +192,13 @@ static int lc__phase_enter(lc_loop *loop, int64_t timeout_ns) {
         lc__is_proactor(loop) ? lc__proactor_enter(loop, timeout_ns) : lc__selector_enter(loop, timeout_ns != 0);
     lc__inbox_after_sleep(loop->shared);
     return result;
+}
+
+int64_t lc_loop_prepare_to_wait(lc_loop *loop) {
+    int64_t timeout_ns = lc__phase_wait(loop, true);
+    if (timeout_ns != 0 && !(lc__is_proactor(loop) ? lc__proactor_settled(loop) : lc__selector_settle(loop)))
+        timeout_ns = 0;
+    return timeout_ns != 0 && !lc__inbox_before_sleep(loop->shared) ? 0 : timeout_ns;
 }
 
 /* Phase 4. What other threads left, oldest first. */
@@ -271,6 +281,9 @@ lc_node *lc_loop_next(lc_loop *loop) {
             break;
         case LC_KIND_ACCEPT:
             live = !lc__listener_node_dropped(lc__container_of(node, lc_listener, ready));
+            break;
+        case LC_KIND_SIGNAL:
+            live = lc__signal_take(lc_node_signal(node));
             break;
         default:
             break;

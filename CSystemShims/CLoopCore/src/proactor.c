@@ -458,6 +458,14 @@ static void lc__arm_wake(lc_loop *loop) {
     proactor->wake_armed = true;
 }
 
+bool lc__proactor_settled(const lc_loop *loop) {
+    const struct lc__proactor *proactor = loop->proactor;
+    const struct io_uring *ring = &proactor->ring;
+    return proactor->wake_armed && io_uring_cq_ready(ring) == 0 && io_uring_sq_ready(ring) == 0;
+}
+
+int lc__proactor_fd(const lc_loop *loop) { return loop->proactor->ring.ring_fd; }
+
 int lc__proactor_enter(lc_loop *loop, int64_t timeout_ns) {
     struct lc__proactor *proactor = loop->proactor;
     struct io_uring *ring = &proactor->ring;

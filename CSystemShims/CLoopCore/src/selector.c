@@ -371,6 +371,12 @@ int lc__selector_enter(lc_loop *loop, bool wait) {
     return 0;
 }
 
+bool lc__selector_settle(lc_loop *loop) {
+    struct lc__selector *selector = loop->selector;
+    ev_run(selector->ev, EVRUN_NOWAIT); /* libev tells epoll of changes only in here */
+    return !selector->reaping && !selector->fired && !selector->wake_fired && !selector->timer_fired;
+}
+
 static void lc__selector_readable(lc_loop *loop, lc_op *op) {
     if (op->state != LC_STATE_ARMED)
         return;

@@ -23,6 +23,17 @@ int test_spawn(const char *path, const char *const *arguments, const char *const
 /* eventfd(2), closed on exec. */
 int test_eventfd(unsigned value);
 
+/* A real-time signal, unblocked on this thread and otherwise ignored, so that it does no harm to a process that has no
+ * handler for it. index: 0 to 29, one for each test. Returns its number. */
+int test_signal_own(int index);
+/* What the process does about a signal: 0: the default, 1: it ignores it, 2: it has a handler. */
+int test_signal_disposition(int number);
+/* Blocks or unblocks it on this thread. */
+void test_signal_block(int number, int blocked);
+/* Sends the signal to a child of this process that knows of no fork hooks, where it is not blocked. Returns the child's
+ * exit status, 128 + the signal that ended it, or a negated errno. */
+int test_signal_in_bare_child(int number);
+
 /* From here on, every thread of this process gets -1 and this errno from the system call. For good. 0 or a negated
  * errno. */
 int test_deny_io_uring_setup(int error);
