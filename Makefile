@@ -29,7 +29,7 @@ deps: ## Checks for swift, pkg-config, liburing and libev; installs the missing 
 	@.ci/deps.sh
 
 .PHONY: tools
-tools: ## The same, with the tools that only lint, format and check need
+tools: ## The same, with the tools that only lint, format and check need, and the programs that tests talk to
 	@.ci/deps.sh --with-tools
 
 .PHONY: build
@@ -49,7 +49,7 @@ test: deps ## Runs the test suite
 	@TEST_RESULTS=.build/test-results/kernel.jsonl .ci/test.sh "test: the suite, debug"
 
 .PHONY: check
-check: lint warnings test simulated conforms asan tsan tiny simulate model bench counts consume ## What a pull request is held to: test and the parts from lint to consume
+check: lint warnings test simulated conforms names asan tsan tiny simulate model bench counts consume ## What a pull request is held to: test and the parts from lint to consume
 	@echo "==> check: all passed"
 
 .PHONY: lint
@@ -88,6 +88,10 @@ conformance: deps ## Writes docs/conformance.md from the results of the last `ma
 .PHONY: conforms
 conforms: deps ## Fails where docs/conformance.md is out of date, or a row of it passes no longer
 	@.ci/conformance.sh check
+
+.PHONY: names
+names: ## Fails where docs/asyncio.md leaves out a name of the asyncio at hand
+	@.ci/names.sh
 
 .PHONY: coverage
 coverage: deps ## Runs the suite with coverage, lists uncovered lines, holds core and library to their floors

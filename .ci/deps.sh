@@ -5,7 +5,8 @@
 # missing packages with apt-get, or says exactly what to install where there is no apt-get.
 #
 #   .ci/deps.sh               swift, pkg-config, and the headers of liburing and libev
-#   .ci/deps.sh --with-tools  clang-format, strace, spin and valgrind as well: lint, format and some checks use them
+#   .ci/deps.sh --with-tools  clang-format, strace, spin and valgrind as well: lint, format and some checks use them;
+#                             and, where they can be had, the programs that tests talk to: python3, curl, socat, nc
 set -euo pipefail
 
 swift_major_min=6
@@ -59,9 +60,10 @@ has_header() {
     [[ -e "/usr/include/$header" || -e "/usr/local/include/$header" ]]
 }
 
-# Fills `missing` with the Debian names of what is not here.
+# Fills `missing` with the Debian names of what is not here, and `wished` with those of what we can do without.
 look() {
     missing=()
+    wished=()
     command -v pkg-config >/dev/null 2>&1 || missing+=(pkg-config)
     has_header liburing.h liburing || missing+=(liburing-dev)
     has_header ev.h libev || missing+=(libev-dev)
@@ -70,6 +72,10 @@ look() {
         command -v strace >/dev/null 2>&1 || missing+=(strace)
         command -v spin >/dev/null 2>&1 || missing+=(spin)
         command -v valgrind >/dev/null 2>&1 || missing+=(valgrind)
+        command -v python3 >/dev/null 2>&1 || wished+=(python3)
+        command -v curl >/dev/null 2>&1 || wished+=(curl)
+        command -v socat >/dev/null 2>&1 || wished+=(socat)
+        command -v nc.openbsd >/dev/null 2>&1 || wished+=(netcat-openbsd)
     fi
 }
 
@@ -105,8 +111,28 @@ names_for() {
     printf '%s' "${names[*]}"
 }
 
+# Other people's programs, which some tests talk to: no reason to fail, nor to ask for a password.
+install_wished() {
+    ((${#wished[@]} > 0)) || return 0
+    local wanted="${wished[*]}" as_root=(env) log
+    ((EUID == 0)) || as_root=(sudo -n env)
+    if command -v apt-get >/dev/null 2>&1 && "${as_root[@]}" true >/dev/null 2>&1; then
+        printf '==> deps: installing %s with apt-get, for tests\n' "$wanted"
+        as_root+=(DEBIAN_FRONTEND=noninteractive apt-get)
+        log="$(
+            "${as_root[@]}" install -y -qq --no-install-recommends "${wished[@]}" 2>&1 ||
+                { "${as_root[@]}" update -qq 2>&1 &&
+                    "${as_root[@]}" install -y -qq --no-install-recommends "${wished[@]}" 2>&1; }
+        )" || printf '%s\n' "$log" >&2
+        look
+    fi
+    ((${#wished[@]} == 0)) ||
+        printf '==> deps: without %s: the tests that talk to them are skipped\n' "${wished[*]}" >&2
+}
+
 look
 if ((${#missing[@]} == 0)); then
+    install_wished
     all_here
     exit 0
 fi
@@ -151,4 +177,5 @@ look
 ((${#missing[@]} == 0)) ||
     fail "apt-get installed $wanted, and still not found: ${missing[*]}." \
         "Does the compiler in PATH look in /usr/include? (clang -E -v -x c /dev/null)"
+install_wished
 all_here
