@@ -202,7 +202,11 @@ public final class LoopCore: @unchecked Sendable {
 
     private func deliverOperation(_ node: UnsafeMutablePointer<lc_node>) {
         node.withMemoryRebound(to: lc_op.self, capacity: 1) { op in
-            op.pointee.word == 0 ? deliverWatched(op) : resume(op.pointee.word)
+            switch op.pointee.word {
+            case 0: deliverWatched(op)
+            case UInt64(LC_WORD_DATAGRAM): DatagramSocket.deliver(op)
+            default: resume(op.pointee.word)
+            }
         }
     }
 
@@ -312,6 +316,7 @@ public final class LoopCore: @unchecked Sendable {
         var slot: UInt32 = 0
         while let call = lc_call_left_over(loop, &slot) { Callback.drop(lc_call_place(call)) }
         dropWatchers()
+        dropDatagramSockets()
     }
 
     /// The loop object is gone. Unless somebody still needs the engine, this is its end.

@@ -79,6 +79,10 @@ public enum LoopError: Error, Sendable, Hashable {
     case connectionClosed(operation: String)
     /// The sending side was finished with `finishWriting()`.
     case finishedWriting
+    /// The kernel sends no datagram of this size from here.
+    case datagramTooLarge(byteCount: Int)
+    /// The datagram socket is connected to another address than the one it was asked to send to.
+    case connectedElsewhere(to: String, not: String)
     /// The descriptor has no readiness, as regular files and directories have none.
     case notPollable(descriptor: Int32)
     /// A connection or listener of this loop owns the descriptor.
@@ -125,6 +129,10 @@ extension LoopError: CustomStringConvertible {
             "\(operation): the connection was closed on this side."
         case .finishedWriting:
             "write: the sending side is finished. Write before finishWriting()."
+        case .datagramTooLarge(let byteCount):
+            "send: no datagram of \(byteCount) bytes can be sent here. Send smaller ones."
+        case .connectedElsewhere(let remote, let asked):
+            "send: the socket is connected to \(remote), not to \(asked). Send without an address, or use another socket."
         case .notPollable(let descriptor):
             "Descriptor \(descriptor) has no readiness (a regular file or directory?). Read it without waiting."
         case .ownedByTransport(let descriptor):
