@@ -81,8 +81,7 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
     private var isWritingPaused = false
     private var isClosing = false
     private var isAborting = false
-    /// Whether the descriptor is closed. On the loop's thread.
-    public private(set) var isClosed = false
+    private var hasEnded = false
 
     init(
         adopting descriptor: Int32, on loop: any Loop, options: DatagramOptions, remote: DatagramAddress?,
@@ -95,7 +94,7 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
         guard result == 0, let datagram else { throw LoopError(core: result, operation: "adopt a datagram socket") }
         core = loop.core
         self.datagram = datagram
-        localAddress = DatagramAddress { lc_address_local(descriptor, $0) } ?? DatagramAddress(core: lc_address())
+        localAddress = DatagramAddress(localTo: descriptor) ?? DatagramAddress(core: lc_address())
         remoteAddress = remote
         self.isConnected = isConnected && remote != nil
         super.init()
@@ -107,7 +106,7 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
     public convenience init(
         adopting descriptor: Int32, on loop: any Loop, options: DatagramOptions = DatagramOptions()
     ) throws(LoopError) {
-        let remote = DatagramAddress { lc_address_peer(descriptor, $0) }
+        let remote = DatagramAddress(remoteTo: descriptor)
         try self.init(adopting: descriptor, on: loop, options: options, remote: remote, isConnected: remote != nil)
     }
 
@@ -125,6 +124,8 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
 
     /// The descriptor, still owned by the socket.
     public var descriptor: Int32 { lc_datagram_fd(datagram) }
+    /// Whether the descriptor is closed. On the loop's thread.
+    public var isClosed: Bool { hasEnded || lc_loop_is_closed(core.loop) }
     /// Bytes queued and not yet accepted by the kernel, and eight more for each datagram.
     public var unsentByteCount: Int { lc_datagram_unsent(datagram) }
 
@@ -315,7 +316,7 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
             isWritingPaused = false
             handler?.resumeWriting(self)
         }
-        while let index = sendWaits.firstIndex(where: { unsentByteCount <= $0.below || isClosed }) {
+        while let index = sendWaits.firstIndex(where: { unsentByteCount <= $0.below || hasEnded }) {
             sendWaits.remove(at: index).end()
         }
     }
@@ -420,7 +421,7 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
     /// as well.
     nonisolated(nonsending) public func close() async {
         guard core.isOnLoop else { return closeSoon() }
-        if isClosed { return }
+        if hasEnded { return }
         beginClosing(abort: false)
         _ = await waitUncancelled {
             closers.append(Waiter(word: $0))
@@ -441,7 +442,7 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
     }
 
     private func beginClosing(abort: Bool) {
-        if isClosed || isAborting || (isClosing && !abort) { return }
+        if hasEnded || isAborting || (isClosing && !abort) { return }
         isClosing = true
         if abort {
             isAborting = true
@@ -455,7 +456,7 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
 
     /// Closes the descriptor, once all is said and no poll is under way.
     private func finishClosing() {
-        guard isClosing, !isClosed, !isDelivering, unsentByteCount == 0, holds.isDisjoint(with: [.read, .write]) else {
+        guard isClosing, !hasEnded, !isDelivering, unsentByteCount == 0, holds.isDisjoint(with: [.read, .write]) else {
             return
         }
         lc_datagram_close(datagram)
@@ -465,7 +466,7 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
     /// The descriptor is closed: tells whoever waits.
     private func ended() {
         isClosing = true
-        isClosed = true
+        hasEnded = true
         onError = nil
         handler.take()?.connectionLost(self)
         wakeReceiver()
@@ -476,11 +477,11 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
 
     /// The loop is closed, and with it the descriptor.
     func loopClosed() {
-        if !isClosed {
+        if !hasEnded {
             if lc_loop_is_forked(core.loop) {
                 // Of the parent's tasks and handlers, none runs here.
                 isClosing = true
-                isClosed = true
+                hasEnded = true
                 handler = nil
             } else {
                 ended()

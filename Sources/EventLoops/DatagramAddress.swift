@@ -49,10 +49,16 @@ public struct DatagramAddress: @unchecked Sendable, Hashable, CustomStringConver
         return address
     }
 
-    /// What `fill` asks of the kernel; `nil` if it cannot tell.
-    init?(_ fill: (UnsafeMutablePointer<lc_address>) -> Int32) {
+    /// This end's address of a socket; `nil` if the kernel cannot tell.
+    init?(localTo descriptor: Int32) {
         core = lc_address()
-        guard fill(&core) == 0 else { return nil }
+        guard lc_address_local(descriptor, &core) == 0 else { return nil }
+    }
+
+    /// The other end's address.
+    init?(remoteTo descriptor: Int32) {
+        core = lc_address()
+        guard lc_address_peer(descriptor, &core) == 0 else { return nil }
     }
 
     var family: sa_family_t { core.length < 2 ? sa_family_t(AF_UNIX) : core.storage.ss_family }
