@@ -207,7 +207,11 @@ public final class LoopCore: @unchecked Sendable {
 
     private func deliverOperation(_ node: UnsafeMutablePointer<lc_node>) {
         node.withMemoryRebound(to: lc_op.self, capacity: 1) { op in
-            op.pointee.word == 0 ? deliverWatched(op) : resume(op.pointee.word)
+            switch op.pointee.word {
+            case 0: deliverWatched(op)
+            case UInt64(LC_WORD_DATAGRAM): DatagramSocket.deliver(op)
+            default: resume(op.pointee.word)
+            }
         }
     }
 
@@ -319,6 +323,7 @@ public final class LoopCore: @unchecked Sendable {
         dropWatchers()
         dropSignals()
         if !lc_loop_is_forked(loop) { services.close() }
+        dropDatagramSockets()
     }
 
     /// The loop object is gone. Unless somebody still needs the engine, this is its end.

@@ -88,6 +88,10 @@ public enum LoopError: Error, Sendable, Hashable {
     case workersShutDown
     /// A name could not be looked up.
     case resolving(ResolvingError)
+    /// The kernel sends no datagram of this size from here.
+    case datagramTooLarge(byteCount: Int)
+    /// The datagram socket is connected to another address than the one it was asked to send to.
+    case connectedElsewhere(to: String, not: String)
     /// The descriptor has no readiness, as regular files and directories have none.
     case notPollable(descriptor: Int32)
     /// A connection or listener of this loop owns the descriptor.
@@ -148,6 +152,10 @@ extension LoopError: CustomStringConvertible {
             "offload: the worker pool is shut down. Set another as the loop's workers, or offload to one of your own."
         case .resolving(let error):
             error.description
+        case .datagramTooLarge(let byteCount):
+            "send: no datagram of \(byteCount) bytes can be sent here. Send smaller ones."
+        case .connectedElsewhere(let remote, let asked):
+            "send: the socket is connected to \(remote), not to \(asked). Send without an address, or use another socket."
         case .notPollable(let descriptor):
             "Descriptor \(descriptor) has no readiness (a regular file or directory?). Read it without waiting."
         case .ownedByTransport(let descriptor):

@@ -5,6 +5,7 @@
 
 #include "lc_op.h"
 #include "lc_loop.h"
+#include "lc_datagram.h"
 #include "lc_net.h"
 #include "lc_probe.h"
 #include "lc_signals.h"

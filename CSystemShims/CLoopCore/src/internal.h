@@ -167,6 +167,7 @@ struct lc_loop {
     lc_listener *closing_listeners;
     lc_stream *all_streams;
     lc_listener *all_listeners;
+    lc_datagram *all_datagrams;
     uint32_t listeners_backing_off;
     uint32_t listeners_untimed; /* of those, the ones without a timer */
     struct lc_shared *shared;
@@ -247,6 +248,10 @@ void lc__listener_expire_untimed(lc_loop *loop);
 void lc__listener_descriptor_freed(lc_loop *loop);
 void lc__listener_maybe_close(lc_listener *listener);
 void lc__listener_close_finished(lc_loop *loop);
+
+/* datagram.c */
+void lc__datagrams_close(lc_loop *loop, bool inherited);
+void lc__datagrams_free(lc_loop *loop);
 
 /* inbox.c */
 int lc__inbox_init(struct lc_shared *shared);

@@ -32,6 +32,14 @@ enum {
     LC__UNREAD_MAX = 8,
     /* Connections accepted for a listener that nobody accepts from, before its accept is cancelled. */
     LC__ACCEPT_PENDING_MAX = 64,
+    /* Datagrams per system call, each way; the sender's vectors lie on the stack. The kernel takes 1024 at most. */
+    LC__DATAGRAM_BATCH = 32,
+    LC__DATAGRAM_BATCH_MAX = 1024,
+    /* Bytes kept of one datagram: more than UDP has. */
+    LC__DATAGRAM_SIZE = 65536,
+    /* Memory of the queue of datagrams: at first, and the most that is kept when it is empty. */
+    LC__DATAGRAM_QUEUE_MIN = 4096,
+    LC__DATAGRAM_QUEUE_KEPT = 256 * 1024,
     /* Completions taken per pass. Everything the CQ can hold is normal; a bound keeps timers punctual. */
     LC__REAP_MAX = 4096,
     /* Longest sleep: a day, so that a far deadline never overflows a timeout. */

@@ -407,6 +407,7 @@ static bool lc__drain_kernel(lc_loop *loop) {
     }
     lc__listener_close_finished(loop);
     lc__stream_close_finished(loop);
+    lc__datagrams_close(loop, false);
     return true;
 }
 
@@ -422,6 +423,7 @@ static void lc__close_inherited(lc_loop *loop) {
             close(listener->fd);
         listener->closed = true;
     }
+    lc__datagrams_close(loop, true);
 }
 
 /* Their memory is kept, so the waiters at least can be told. */
@@ -509,6 +511,7 @@ void lc_loop_free(lc_loop *loop) {
         next = listener->next_all;
         free(listener);
     }
+    lc__datagrams_free(loop);
     for (void *slab = loop->slabs, *next; slab; slab = next) {
         next = *(void **)slab;
         free(slab);

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+/* datagram_socket.c: cold calls of datagram sockets: making, binding and naming them, groups. No loop here. */
+#include <netinet/in.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include "internal.h"
+
+/* ---- local addresses ---- */
+
+int lc_address_local_path(const char *bytes, size_t length, bool is_abstract, lc_address *out) {
+    memset(out, 0, sizeof *out);
+    struct sockaddr_un *local = (struct sockaddr_un *)&out->storage;
+    if (length == 0 || (!is_abstract && memchr(bytes, 0, length)))
+        return -EINVAL;
+    /* One byte beside the path: the zero at its end, or that before a name. */
+    if (length > sizeof local->sun_path - 1)
+        return -ENAMETOOLONG;
+    local->sun_family = AF_UNIX;
+    memcpy(local->sun_path + is_abstract, bytes, length);
+    out->length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + 1);
+    return 0;
+}
+
+int lc_address_path(const lc_address *address, const char **bytes) {
+    const struct sockaddr_un *local = (const struct sockaddr_un *)&address->storage;
+    size_t before = offsetof(struct sockaddr_un, sun_path);
+    *bytes = local->sun_path;
+    if (address->length == 0)
+        return 0;
+    if (address->length < sizeof(sa_family_t) || local->sun_family != AF_UNIX)
+        return -EAFNOSUPPORT;
+    if (address->length <= before)
+        return 0;
+    size_t length = address->length - before;
+    return (int)(local->sun_path[0] == 0 ? length : strnlen(local->sun_path, length));
+}
+
+/* ---- making ---- */
+
+/* Whether a file is a socket that nobody is bound to any more. */
+static bool lc__path_is_stale(const lc_address *address) {
+    const char *bytes;
+    char path[sizeof(((struct sockaddr_un *)0)->sun_path) + 1] = {0};
+    int length = lc_address_path(address, &bytes);
+    if (length <= 0 || bytes[0] == 0)
+        return false;
+    memcpy(path, bytes, (size_t)length);
+    struct stat status;
+    if (lstat(path, &status) < 0 || !S_ISSOCK(status.st_mode))
+        return false;
+    int probe = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (probe < 0)
+        return false;
+    bool refused =
+        connect(probe, (const struct sockaddr *)&address->storage, address->length) < 0 && errno == ECONNREFUSED;
+    close(probe);
+    return refused && unlink(path) == 0;
+}
+
+static int lc__bind(int fd, const lc_address *address) {
+    const struct sockaddr *place = (const struct sockaddr *)&address->storage;
+    if (bind(fd, place, address->length) == 0)
+        return 0;
+    if (errno != EADDRINUSE || place->sa_family != AF_UNIX)
+        return -errno;
+    if (!lc__path_is_stale(address))
+        return -EADDRINUSE;
+    return bind(fd, place, address->length) < 0 ? -errno : 0;
+}
+
+static int lc__set(int fd, int level, int option, int value) {
+    return setsockopt(fd, level, option, &value, sizeof value) < 0 ? -errno : 0;
+}
+
+int lc_datagram_open(const lc_address *local, const lc_address *remote, const lc_datagram_setup *setup, int *out_fd) {
+    int family = (local ? local : remote)->storage.ss_family;
+    int fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    int result = 0;
+    if (setup->reuse_port)
+        result = lc__set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    if (result == 0 && setup->broadcast)
+        result = lc__set(fd, SOL_SOCKET, SO_BROADCAST, 1);
+    if (result == 0 && setup->receive_buffer)
+        result = lc__set(fd, SOL_SOCKET, SO_RCVBUF, setup->receive_buffer);
+    if (result == 0 && setup->send_buffer)
+        result = lc__set(fd, SOL_SOCKET, SO_SNDBUF, setup->send_buffer);
+    if (result == 0 && family == AF_INET6)
+        result = lc__set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    if (result == 0 && local)
+        result = lc__bind(fd, local);
+    if (result == 0 && remote && setup->connect &&
+        connect(fd, (const struct sockaddr *)&remote->storage, remote->length) < 0)
+        result = -errno;
+    if (result < 0)
+        close(fd);
+    else
+        *out_fd = fd;
+    return result;
+}
+
+/* ---- groups ---- */
+
+static int lc__datagram_family(int fd) {
+    int family;
+    socklen_t size = sizeof family;
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size) < 0 ? -errno : family;
+}
+
+static int lc__interface_v4(const lc_address *interface, uint32_t number, struct ip_mreqn *out) {
+    if (number > INT32_MAX || (interface && interface->storage.ss_family != AF_INET))
+        return -EINVAL;
+    if (interface)
+        out->imr_address = ((const struct sockaddr_in *)&interface->storage)->sin_addr;
+    out->imr_ifindex = (int)number;
+    return 0;
+}
+
+int lc_datagram_membership(int fd, bool join, const lc_address *group, const lc_address *interface, uint32_t number) {
+    int family = lc__datagram_family(fd);
+    if (family < 0)
+        return family;
+    if (group->storage.ss_family != family)
+        return -EAFNOSUPPORT;
+    if (family == AF_INET) {
+        struct ip_mreqn request = {.imr_multiaddr = ((const struct sockaddr_in *)&group->storage)->sin_addr};
+        int result = lc__interface_v4(interface, number, &request);
+        if (result < 0)
+            return result;
+        int option = join ? IP_ADD_MEMBERSHIP : IP_DROP_MEMBERSHIP;
+        return setsockopt(fd, IPPROTO_IP, option, &request, sizeof request) < 0 ? -errno : 0;
+    }
+    if (family != AF_INET6 || interface)
+        return -EINVAL;
+    struct ipv6_mreq request = {.ipv6mr_multiaddr = ((const struct sockaddr_in6 *)&group->storage)->sin6_addr,
+                                .ipv6mr_interface = number};
+    int option = join ? IPV6_ADD_MEMBERSHIP : IPV6_DROP_MEMBERSHIP;
+    return setsockopt(fd, IPPROTO_IPV6, option, &request, sizeof request) < 0 ? -errno : 0;
+}
+
+int lc_datagram_multicast_interface(int fd, const lc_address *interface, uint32_t number) {
+    int family = lc__datagram_family(fd);
+    if (family < 0)
+        return family;
+    if (family == AF_INET) {
+        struct ip_mreqn request = {0};
+        int result = lc__interface_v4(interface, number, &request);
+        if (result < 0)
+            return result;
+        return setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &request, sizeof request) < 0 ? -errno : 0;
+    }
+    if (family != AF_INET6 || interface || number > INT32_MAX)
+        return -EINVAL;
+    return lc__set(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)number);
+}
+
+int lc_datagram_set_multicast(int fd, lc_multicast option, int value) {
+    int family = lc__datagram_family(fd);
+    if (family < 0)
+        return family;
+    bool loop = option == LC_MULTICAST_LOOP;
+    if (family == AF_INET)
+        return lc__set(fd, IPPROTO_IP, loop ? IP_MULTICAST_LOOP : IP_MULTICAST_TTL, value);
+    if (family == AF_INET6)
+        return lc__set(fd, IPPROTO_IPV6, loop ? IPV6_MULTICAST_LOOP : IPV6_MULTICAST_HOPS, value);
+    return -EAFNOSUPPORT;
+}
