@@ -19,6 +19,8 @@ public final class LoopCore: @unchecked Sendable {
     let loop: OpaquePointer
     /// The loop this is the engine of. Weak, as the loop owns us.
     private let facade = Lock<WeakLoop>(WeakLoop())
+    /// Told when the loop is closed.
+    let dependents = Dependents()
     private let errorHook = Lock<(@Sendable (any Loop, UnhandledError) -> Void)?>(nil)
     /// The two executors, and the same as the runtime wants them. The loop owns them and is alive while it runs.
     private var taskExecutor: Unmanaged<LoopTaskExecutor>?
@@ -307,11 +309,13 @@ public final class LoopCore: @unchecked Sendable {
 
     func close() throws(LoopError) {
         if lc_loop_close(loop) == -EBUSY { throw .running }
+        let dependents = dependents.take()
         // What waited is told, or dropped. A callback's captures may call back in, so the list is walked to its end.
         while let node = lc_loop_drop_next(loop) { drop(node) }
         var slot: UInt32 = 0
         while let call = lc_call_left_over(loop, &slot) { Callback.drop(lc_call_place(call)) }
         dropWatchers()
+        Dependents.tell(dependents, isForked: lc_loop_is_forked(loop))
     }
 
     /// The loop object is gone. Unless somebody still needs the engine, this is its end.

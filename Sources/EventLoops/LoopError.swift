@@ -40,6 +40,7 @@ public struct IOError: Error, Sendable, Hashable, CustomStringConvertible {
         case ETIMEDOUT, EHOSTUNREACH, ENETUNREACH: "Check the address and the way to it, then try again."
         case EBADF: "The descriptor is not open; find out who closed it."
         case EINVAL: "Check the arguments."
+        case EMSGSIZE: "Allow more bytes, or take them piece by piece."
         default: "See errno(3)."
         }
     }
@@ -85,6 +86,8 @@ public enum LoopError: Error, Sendable, Hashable {
     case ownedByTransport(descriptor: Int32)
     /// The text is not an IPv4 or IPv6 address.
     case invalidAddress(String)
+    /// A program could not be started: its name, and the step that failed.
+    case notStarted(program: String, IOError)
     /// A system call failed.
     case io(IOError)
 }
@@ -131,9 +134,24 @@ extension LoopError: CustomStringConvertible {
             "Descriptor \(descriptor) belongs to a connection or listener of this loop. Use that instead."
         case .invalidAddress(let text):
             "\"\(text)\" is not an IPv4 or IPv6 address."
+        case .notStarted(let program, let error):
+            "\(program) could not be started: \(error.operation): \(error.name). \(startAdvice(error.errno))"
         case .io(let error):
             error.description
         }
+    }
+}
+
+private func startAdvice(_ errno: Int32) -> String {
+    switch errno {
+    case ENOENT, ENOTDIR: "Check the path, or PATH; of a script, also the interpreter it names."
+    case EACCES, EPERM: "Make the file executable, and see that its folders may be entered."
+    case ENOEXEC: "It is no program for this machine; a script begins with #! and its interpreter."
+    case E2BIG: "Pass less in arguments and environment."
+    case EAGAIN: "Wait for children to end, or raise the limit of processes (ulimit -u)."
+    case EMFILE, ENFILE: "Close descriptors, or raise the limit (ulimit -n)."
+    case EINVAL: "Check what the command says."
+    default: "See errno(3)."
     }
 }
 

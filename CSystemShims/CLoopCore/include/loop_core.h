@@ -6,7 +6,9 @@
 #include "lc_op.h"
 #include "lc_loop.h"
 #include "lc_net.h"
+#include "lc_pipe.h"
 #include "lc_probe.h"
+#include "lc_spawn.h"
 #include "lc_swift.h"
 
 #endif
