@@ -12,8 +12,7 @@ import Musl
 
 extension Loop {
     /// Starts a child process, and returns once its program executes, which blocks the loop for as long as the kernel
-    /// takes: the better part of a millisecond. So there is no wait that a cancel could find; a task that is cancelled
-    /// already starts nothing.
+    /// takes: the better part of a millisecond. It does not suspend, so no cancel can come between.
     ///
     /// All signals have their default action in the child. Of this process's descriptors it has those that `command`
     /// gives it, and where standard input, output and error are inherited, those. Closing the loop kills its children.
@@ -21,7 +20,7 @@ extension Loop {
     /// On the loop's thread, or before the loop runs. Each child takes one descriptor until it has ended, and one for
     /// each pipe. Linux 5.4. Source: asyncio's `subprocess_exec`.
     /// - Throws: `.notStarted`, with the program and the step that failed, and then nothing is left of it;
-    ///   `.cancelled`, `.closed`, `.forked`, `.wrongThread`.
+    ///   `.closed`, `.forked`, `.wrongThread`.
     public func spawn(_ command: Command) throws(LoopError) -> ChildProcess { try ChildProcess(core, command) }
 
     /// Starts `commands`, the output of each connected to the input of the next. What the first reads and the last
@@ -64,10 +63,14 @@ extension Loop {
         return try spawn(command)
     }
 
-    /// A child for the length of `body`. If it still runs then, it is killed, and its end is waited for.
+    /// A child for the length of `body`. If it still runs then, it is killed, and its end is waited for. On the loop's
+    /// thread.
+    /// - Throws: What `body` throws; as ``spawn(_:)-(Command)``; `.cancelled` if the task is already.
     nonisolated(nonsending) public func withChild<Success>(
         _ command: Command, _ body: nonisolated(nonsending) (ChildProcess) async throws -> Success
     ) async throws -> Success {
+        try core.checkOnLoop("withChild")
+        if Task.isCancelled { throw LoopError.cancelled(operation: "withChild") }
         let child = try spawn(command)
         do {
             let result = try await body(child)
@@ -99,7 +102,6 @@ public final class ChildProcess: @unchecked Sendable, CustomStringConvertible {
 
     init(_ core: LoopCore, _ command: Command) throws(LoopError) {
         try core.check("spawn")
-        if Task.isCancelled { throw .cancelled(operation: "spawn") }
         let started = try command.start(on: core)
         self.core = core
         program = command.executable
@@ -205,11 +207,11 @@ private final class ChildLife: Dependent, @unchecked Sendable {
         if result == 0 { return }
         _ = core.unwatch(descriptor, .read)
         finish(result, end)
-        waits.runAll()
         if result < 0 {
             let error = LoopError.io(IOError(errno: result, operation: "wait for \(program)"))
             core.report(error, "child process \(processID), whose exit code somebody else has taken")
         }
+        waits.runAll()
     }
 
     private func finish(_ result: Int32, _ end: lc_child_end) {

@@ -70,6 +70,7 @@ extension Loop {
         _ command: Command, input: [UInt8] = [], maximumBytes: Int = .max
     ) async throws(LoopError) -> CommandOutput {
         try core.checkOnLoop("run")
+        if Task.isCancelled { throw .cancelled(operation: "run") }
         var command = command
         if command.standardInput == .inherit { command.standardInput = input.isEmpty ? .null : .pipe }
         if command.standardOutput == .inherit { command.standardOutput = .pipe }

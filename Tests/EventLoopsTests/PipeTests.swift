@@ -103,6 +103,8 @@ struct PipeTests {
             try await sink.flush()
             await sink.close()
             peer.close()
+            // A child that another test starts right now holds a copy until it executes.
+            try await writer.waitForReaderToLeave()
             let refused = await thrown { try await writer.write([4]) }
             #expect(refused.errno == EPIPE)
         }
@@ -154,7 +156,8 @@ struct PipeTests {
         }
     }
 
-    @Test("B1 a cancelled read loses nothing, one at a time may wait, and a close ends it", arguments: LoopKind.available)
+    @Test(
+        "B1 a cancelled read loses nothing, one at a time may wait, and a close ends it", arguments: LoopKind.available)
     func endsOfReads(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (reader, writer) = try adoptPipe(on: loop)
@@ -304,6 +307,7 @@ struct PipeTests {
             let ends = try makePipe()
             close(ends.read)
             let writer = try loop.adoptPipe(write: ends.write)
+            try await writer.waitForReaderToLeave()
             #expect(throws: (any Error).self) { try writer.send(copying: [1].span.bytes) }
             sigpending(&pending)
             #expect(sigismember(&pending, SIGPIPE) == 0)
@@ -311,6 +315,7 @@ struct PipeTests {
             close(other.read)
             pthread_kill(pthread_self(), SIGPIPE)
             let second = try loop.adoptPipe(write: other.write)
+            try await second.waitForReaderToLeave()
             #expect(throws: (any Error).self) { try second.send(copying: [1].span.bytes) }
             sigpending(&pending)
             #expect(sigismember(&pending, SIGPIPE) == 1)

@@ -79,7 +79,8 @@ struct ProcessFaultTests {
         }
     }
 
-    @Test("F50 a program that cannot be executed is named, with the cause, and nothing is left of it",
+    @Test(
+        "F50 a program that cannot be executed is named, with the cause, and nothing is left of it",
         arguments: LoopKind.available)
     func notExecuted(kind: LoopKind) async throws {
         await #expect(processExitsWith: .success) { [kind = kind.rawValue as String] in
@@ -124,12 +125,15 @@ struct ProcessFaultTests {
                 command = Command("true")
                 command.processGroup = .join(1)
                 await expect(command, EPERM, "set its process group")
-                let pipeline = await thrown { _ = try loop.spawn(pipeline: [idleCommand(), Command("no-such-program")]) }
-                #expect(pipeline == .notStarted(program: "no-such-program", IOError(errno: ENOENT, operation: "execute it")))
+                let pipeline = await thrown {
+                    _ = try loop.spawn(pipeline: [idleCommand(), Command("no-such-program")])
+                }
+                #expect(
+                    pipeline == .notStarted(program: "no-such-program", IOError(errno: ENOENT, operation: "execute it"))
+                )
                 let run = await thrown { _ = try await loop.run(Command("no-such-program"), input: [1]) }
                 #expect(run == .notStarted(program: "no-such-program", IOError(errno: ENOENT, operation: "execute it")))
-                try await until("the first of the pipeline is reaped", on: loop) { loop.waitingOperations == 0 }
-                #expect(!hasChildren())
+                try await until("the first of the pipeline is reaped", on: loop) { !hasChildren() }
             }
             #expect(openDescriptors() == before)
         }
@@ -169,13 +173,14 @@ struct ProcessFaultTests {
                     shortage.giveOne()
                 }
                 #expect(errors > 3 && errors < 20)
-                try await until("it is reaped", on: loop) { loop.waitingOperations == 0 }
-                #expect(!hasChildren())
+                try await until("it is reaped", on: loop) { !hasChildren() }
             }
         }
     }
 
-    @Test("F51 a child that closes its input is an error to write to, and holds nothing up", arguments: LoopKind.available)
+    @Test(
+        "F51 a child that closes its input is an error to write to, and holds nothing up", arguments: LoopKind.available
+    )
     func closesInput(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             var command = Command.shell("exec <&-; echo closed; exec cat <&3")
@@ -200,7 +205,8 @@ struct ProcessFaultTests {
         }
     }
 
-    @Test("F51 a child that ignores its input keeps one writer waiting, and not the loop", arguments: LoopKind.available)
+    @Test(
+        "F51 a child that ignores its input keeps one writer waiting, and not the loop", arguments: LoopKind.available)
     func ignoresInput(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             var command = Command("sleep", ["1000"])

@@ -62,7 +62,7 @@ int a_wake_just_before_sleep(scenario *s) {
     }
     shim_disarm();
     uint32_t delayed = shim_faults_played();
-    TRY(helper_join(s, &other)); /* before any check: the helper uses this frame */
+    TRY(helper_join(s, &other));     /* before any check: the helper uses this frame */
     CHECK_GE(delayed, p.rounds / 2); /* where the loop's thread is kept waiting, the post is there before it looks */
     TRY(scenario_settle(s));
     CHECK_GT(scenario_stats(s).wakes, wakes); /* some met a loop that was falling asleep */

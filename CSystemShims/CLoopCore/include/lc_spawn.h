@@ -24,10 +24,10 @@ typedef enum lc_spawn_step {
 enum { LC_SPAWN_SAME_GROUP = -1 };
 
 typedef struct lc_spawn {
-    const char *const *paths;       /* programs to try in turn, NULL-terminated, as execvp does with PATH */
-    const char *const *arguments;   /* from the program's name on, NULL-terminated */
-    const char *const *environment; /* "NAME=value", NULL-terminated */
-    const char *directory;          /* working directory; NULL: this one's */
+    const char *const *paths;               /* programs to try in turn, NULL-terminated, as execvp does with PATH */
+    const char *const *arguments;           /* from the program's name on, NULL-terminated */
+    const char *const *environment;         /* "NAME=value", NULL-terminated */
+    const char *directory;                  /* working directory; NULL: this one's */
     const lc_spawn_descriptor *descriptors; /* each target once; sources and targets may overlap */
     uint32_t descriptor_count;
     int32_t process_group; /* LC_SPAWN_SAME_GROUP, 0 for one of its own, or one to join */
