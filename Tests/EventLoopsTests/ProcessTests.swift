@@ -354,6 +354,8 @@ struct ProcessTests {
                 let child = try loop.spawn(Command("true"))
                 var status: Int32 = 0
                 #expect(waitpid(child.processID, &status, 0) == child.processID)
+                // Gone, although the loop does not know.
+                try child.kill()
                 let exit = try await child.wait()
                 #expect(exit == .unknown && exit.returnCode == 255 && !exit.isSuccess)
                 #expect(log.all.count == 1 && log.all[0].contains("child process \(child.processID)"))
