@@ -22,6 +22,8 @@ public final class LoopCore: @unchecked Sendable {
     private let facade = Lock<WeakLoop>(WeakLoop())
     let errorHook = Lock(ErrorHook())
     let debug = DebugSettings()
+    /// Told when the loop is closed.
+    let dependents = Dependents()
     /// The two executors, and the same as the runtime wants them. The loop owns them and is alive while it runs.
     private var taskExecutor: Unmanaged<LoopTaskExecutor>?
     private var serialExecutor: Unmanaged<LoopSerialExecutor>?
@@ -316,6 +318,7 @@ public final class LoopCore: @unchecked Sendable {
 
     func close() throws(LoopError) {
         if lc_loop_close(loop) == -EBUSY { throw .running }
+        let dependents = dependents.take()
         // What waited is told, or dropped. A callback's captures may call back in, so the list is walked to its end.
         while let node = lc_loop_drop_next(loop) { drop(node) }
         var slot: UInt32 = 0
@@ -324,6 +327,7 @@ public final class LoopCore: @unchecked Sendable {
         dropSignals()
         if !lc_loop_is_forked(loop) { services.close() }
         dropDatagramSockets()
+        Dependents.tell(dependents, isForked: lc_loop_is_forked(loop))
     }
 
     /// The loop object is gone. Unless somebody still needs the engine, this is its end.

@@ -41,6 +41,7 @@ public struct IOError: Error, Sendable, Hashable, CustomStringConvertible {
         case EAGAIN: "Try again later, or raise the limit this met (threads: ulimit -u)."
         case EBADF: "The descriptor is not open; find out who closed it."
         case EINVAL: "Check the arguments."
+        case EMSGSIZE: "Allow more bytes, or take them piece by piece."
         default: "See errno(3)."
         }
     }
@@ -104,6 +105,8 @@ public enum LoopError: Error, Sendable, Hashable {
     case handlerFailed(callback: String, error: String)
     /// None of several addresses could be connected to.
     case connectFailed([ConnectAttempt])
+    /// A program could not be started: its name, and the step that failed.
+    case notStarted(program: String, IOError)
     /// A system call failed.
     case io(IOError)
 }
@@ -170,9 +173,24 @@ extension LoopError: CustomStringConvertible {
         case .connectFailed(let attempts):
             "None of \(attempts.count) addresses can be connected to. "
                 + attempts.map(\.description).joined(separator: " ")
+        case .notStarted(let program, let error):
+            "\(program) could not be started: \(error.operation): \(error.name). \(startAdvice(error.errno))"
         case .io(let error):
             error.description
         }
+    }
+}
+
+private func startAdvice(_ errno: Int32) -> String {
+    switch errno {
+    case ENOENT, ENOTDIR: "Check the path, or PATH; of a script, also the interpreter it names."
+    case EACCES, EPERM: "Make the file executable, and see that its folders may be entered."
+    case ENOEXEC: "It is no program for this machine; a script begins with #! and its interpreter."
+    case E2BIG: "Pass less in arguments and environment."
+    case EAGAIN: "Wait for children to end, or raise the limit of processes (ulimit -u)."
+    case EMFILE, ENFILE: "Close descriptors, or raise the limit (ulimit -n)."
+    case EINVAL: "Check what the command says."
+    default: "See errno(3)."
     }
 }
 

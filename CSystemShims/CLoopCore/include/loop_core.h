@@ -7,8 +7,10 @@
 #include "lc_loop.h"
 #include "lc_datagram.h"
 #include "lc_net.h"
+#include "lc_pipe.h"
 #include "lc_probe.h"
 #include "lc_signals.h"
+#include "lc_spawn.h"
 #include "lc_swift.h"
 #include "lc_thread.h"
 

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 #include "internal.h"
 
@@ -193,6 +194,12 @@ void lc_op_release(lc_loop *loop, lc_op *op) {
     loop->free_ops = op;
 }
 
+/* Linux 6.9 to 6.15 call a process descriptor a regular file. */
+static bool lc__is_process(int fd) {
+    struct statfs status;
+    return fstatfs(fd, &status) == 0 && status.f_type == 0x50494446; /* PID_FS_MAGIC */
+}
+
 /* Regular files, directories and some devices have no readiness: epoll refuses them, and io_uring calls them ready at
  * once. Refused here, so that both loops say the same. */
 static int lc__check_pollable(int fd) {
@@ -200,7 +207,7 @@ static int lc__check_pollable(int fd) {
     if (fstat(fd, &status) < 0)
         return -errno;
     if (S_ISREG(status.st_mode) || S_ISDIR(status.st_mode) || S_ISBLK(status.st_mode))
-        return -EPERM;
+        return lc__is_process(fd) ? 0 : -EPERM;
     if (!S_ISCHR(status.st_mode))
         return 0;
     int epoll = epoll_create1(EPOLL_CLOEXEC);
