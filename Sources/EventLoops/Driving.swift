@@ -83,7 +83,7 @@ final class Driving: @unchecked Sendable {
 
 extension LoopCore {
     fileprivate func abort(throwing error: any Error) throws(LoopError) {
-        try checkOnLoop("abort")
+        try checkRunningHere("abort")
         if driving.aborted == nil { driving.aborted = AbortReason(error) }
         lc_loop_end_pass(loop)
     }
@@ -107,14 +107,14 @@ extension LoopCore {
         return try body()
     }
 
-    private func checkOnLoop(_ operation: StaticString) throws(LoopError) {
+    private func checkRunningHere(_ operation: StaticString) throws(LoopError) {
         if isOnLoop { return }
         try check(operation)
         throw .noRunningLoop
     }
 
     private func checkDriven(_ operation: StaticString) throws(LoopError) {
-        try checkOnLoop(operation)
+        try checkRunningHere(operation)
         if !driving.isDriven || driving.isInPass { throw .alreadyRunning }
     }
 

@@ -251,6 +251,13 @@ public final class LoopCore: @unchecked Sendable {
         if lc_loop_current() != loop { try Self.check(loop, operation) }
     }
 
+    /// For calls that wait: they need the loop to run, and this thread to be its own.
+    func checkOnLoop(_ operation: StaticString) throws(LoopError) {
+        if isOnLoop { return }
+        try check(operation)
+        throw .wrongThread(operation: "\(operation)")
+    }
+
     private static func check(_ loop: OpaquePointer, _ operation: StaticString) throws(LoopError) {
         if lc_loop_is_forked(loop) { throw .forked }
         if lc_loop_is_closed(loop) { throw .closed }

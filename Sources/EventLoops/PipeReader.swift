@@ -40,13 +40,6 @@ extension LoopCore {
         }
         return lc_pipe_kind(rawValue: UInt32(kind))
     }
-
-    /// The calls of pipes and children: on the loop's thread alone, as they suspend or change what it watches.
-    func checkOnLoop(_ operation: StaticString) throws(LoopError) {
-        if isOnLoop { return }
-        try check(operation)
-        throw .wrongThread(operation: "\(operation)")
-    }
 }
 
 /// How many times a pipe is read or written in a row before others have their turn.

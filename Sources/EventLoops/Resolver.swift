@@ -91,14 +91,6 @@ extension Loop {
     }
 }
 
-extension LoopCore {
-    /// For calls that wait: they need the loop to run, and this thread to be its own.
-    func checkOnLoop(_ operation: StaticString) throws(LoopError) {
-        try check(operation)
-        guard isOnLoop else { throw .wrongThread(operation: "\(operation)") }
-    }
-}
-
 /// The wait for a task that answers a question. On the loop's thread, until that is closed.
 private final class Answer<Value: Sendable>: ThreadWait, @unchecked Sendable {
     private(set) var value: Result<Value, any Error>?
