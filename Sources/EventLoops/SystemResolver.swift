@@ -32,9 +32,7 @@ public struct SystemResolver: Resolver {
 
     private static func lookUp(_ host: String, _ port: UInt16) throws(LoopError) -> [SocketAddress] {
         // C reads only as far as a zero byte.
-        guard !host.utf8.contains(0), host.utf8.count < nameBytesMax else {
-            throw .resolving(ResolvingError(host: host, code: EAI_NONAME))
-        }
+        if host.utf8.contains(0) { throw .resolving(ResolvingError(host: host, code: EAI_NONAME)) }
         var hints = addrinfo()
         hints.ai_socktype = streamType
         hints.ai_flags = AI_NUMERICSERV

@@ -188,11 +188,13 @@ struct WorkerTests {
                 let isKept = (0..<3).map { kept & 1 << $0 != 0 }
                 for (task, isKept) in zip(tasks, isKept) where !isKept { task.cancel() }
                 for (task, isKept) in zip(tasks, isKept) where !isKept { _ = await loop.error(of: task) }
+                let waiting = (0..<3).filter { isKept[$0] }
+                let last = loop.spawn { try await loop.offload(on: pool) { log.append(3) } }
+                try await until("one more waits", on: loop) { pool.queuedCount == waiting.count + 1 }
                 latch.open()
                 for (task, isKept) in zip(tasks, isKept) where isKept { try await task.value }
-                #expect(log.all == (0..<3).filter { isKept[$0] })
-                let last = try await loop.offload(on: pool) { "last" }
-                #expect(last == "last" && pool.queuedCount == 0)
+                try await last.value
+                #expect(log.all == waiting + [3] && pool.queuedCount == 0)
             }
         }
     }
