@@ -27,7 +27,7 @@ extension Loop {
     /// Ends the run with an error, as soon as the current callback, or the current stretch of a task, is over.
     ///
     /// ``run()``, ``runUntilIdle()``, ``runOnce(_:)`` and ``pass(_:)`` throw `.aborted`, which holds `error`;
-    /// ``run(until:)`` throws `error` itself, and its body goes on when the loop runs again. What is queued stays queued,
+    /// ``run(until:)`` throws `error` itself, and its body goes on when the loop runs again. What is queued stays,
     /// also what the current pass did not get to. A wish to stop is forgotten, as the run has ended. Of two calls for
     /// the same run, the first counts.
     ///
@@ -67,8 +67,8 @@ extension Loop {
     /// The descriptor that is readable when a pass would find something, within ``withRunning(_:)`` and once
     /// ``prepareToWait()`` has returned: the loop's epoll or its ring. Deadlines do not make it readable.
     ///
-    /// Wait at it and do nothing else with it. `nil` for a selector other than epoll, and where `/proc` is missing. Of a
-    /// ``ProactorLoop`` that moves to another thread it changes. Costs a walk over the process's descriptors on a
+    /// Wait at it and do nothing else with it. `nil` for a selector other than epoll, and where `/proc` is missing. Of
+    /// a ``ProactorLoop`` that moves to another thread it changes. Costs a walk over the process's descriptors on a
     /// ``SelectorLoop``: ask once.
     public var backendFD: Int32? { core.backendFD }
 }

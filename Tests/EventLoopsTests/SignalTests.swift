@@ -190,13 +190,14 @@ struct SignalTests {
             #expect(loops[0].removeSignalHandler(signal))
             #expect(!loops[0].removeSignalHandler(signal))
             #expect(test_signal_disposition(signal) == handled)
-            try loops[0].runOnce(.noWait)
             #expect(loops[1].removeSignalHandler(signal))
             #expect(test_signal_disposition(signal) == ignored)
             try loops[1].runOnce(.noWait)
-            // And anew.
+            // And anew: what came before is not for the new one.
             var count = 0
             try loops[0].onSignal(signal) { count += 1 }
+            try loops[0].runOnce(.noWait)
+            #expect(count == 0)
             raise(signal)
             try loops[0].runOnce(.noWait)
             #expect(count == 1)

@@ -56,8 +56,8 @@ static void lc__on_signal(int number) {
 }
 
 /* Returns once no handler holds a record that was unlinked before. Those that begin meanwhile count on the other side,
- * so the wait ends also in a storm; twice, as one may have looked at the side and not yet have counted itself. A handler
- * on this very thread has come to its end already. */
+ * so the wait ends also in a storm; twice, as one may have looked at the side and not yet have counted itself. One on
+ * this very thread has come to its end already. */
 static void lc__wait_for_handlers(void) {
     for (int round = 0; round < 2; round++) {
         uint32_t side = atomic_fetch_add(&lc__side, 1) & 1;
