@@ -265,7 +265,7 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
                 lc_datagram_send(datagram, bytes.baseAddress, bytes.count, $0)
             }
         }
-        if lc_datagram_has_news(datagram) { kick() }
+        if lc_datagram_has_error(datagram) { kick() }
         switch result {
         case 0: return
         case 1: queued()
@@ -295,7 +295,7 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
             // receiver's has none. To poll again would be to ask without end.
             return retryLater()
         }
-        if lc_datagram_has_news(datagram) { kick() }
+        if lc_datagram_has_error(datagram) { kick() }
         if unsentByteCount > 0 { poll(write: true) }
         tellSenders()
     }

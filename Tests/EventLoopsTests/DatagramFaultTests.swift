@@ -118,8 +118,8 @@ struct DatagramFaultTests {
             notes.onError = { $0.closeSoon() }
             try socket.start(notes)
             try await until("the socket is polled", on: loop) { loop.waitingOperations == 1 }
-            try socket.send(copying: [1].span.bytes)
-            try? socket.send(copying: [2].span.bytes)
+            try socket.sendNow([1])
+            try? socket.sendNow([2])
             try await until("the end was told", on: loop) { notes.events.last == "lost" }
             for _ in 0..<20 { try await loop.sleep(for: .zero) }
             #expect(notes.events == ["error", "lost"])

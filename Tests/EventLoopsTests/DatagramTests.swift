@@ -343,7 +343,7 @@ struct DatagramTests {
             // More than one call takes, of all sizes, so that the queue's memory wraps and grows.
             for number in 0..<200 {
                 let bytes = pattern(number * 37 % 1500, from: number)
-                try socket.send(copying: bytes.span.bytes)
+                try socket.sendNow(bytes)
                 expected.append(bytes)
             }
             let flush = loop.spawn { try await socket.flush() }
@@ -353,7 +353,7 @@ struct DatagramTests {
                 #expect(difference(received, expected[index]) == nil, "datagram \(index)")
                 if index % 40 == 0 && index < 200 {
                     let bytes = pattern(index + 1, from: index)
-                    try socket.send(copying: bytes.span.bytes)
+                    try socket.sendNow(bytes)
                     expected.append(bytes)
                 }
                 index += 1
@@ -372,7 +372,7 @@ struct DatagramTests {
             let socket = try loop.bindDatagram(to: .unusedName())
             var count = 0
             while socket.unsentByteCount == 0 && count < 100_000 {
-                try socket.send(copying: [UInt8(truncatingIfNeeded: count)].span.bytes, to: peer.address)
+                try socket.sendNow([UInt8(truncatingIfNeeded: count)], to: peer.address)
                 count += 1
             }
             let before = loop.statistics.passes
@@ -448,7 +448,7 @@ struct DatagramTests {
             let handler = Counting(loop)
             try near.start(handler)
             try far.start(handler)
-            for _ in 0..<40 { try near.send(copying: [1, 2, 3].span.bytes) }
+            for _ in 0..<40 { try near.sendNow([1, 2, 3]) }
             try loop.runWatched()
             #expect(handler.count >= 3000)
             #expect(handler.allocations == 0)
@@ -539,7 +539,7 @@ struct DatagramTests {
             try socket.start(notes)
             // As often as it is asked for, and not within the send.
             for count in 1...3 {
-                try socket.send(copying: [1].span.bytes)
+                try socket.sendNow([1])
                 try await until("the error was told", on: loop) { notes.errors.count == count }
             }
             #expect(notes.errors == [refused, refused, refused])
@@ -578,11 +578,11 @@ struct DatagramTests {
                 IOError(errno: ECONNREFUSED, operation: "send")))
             var count = 0
             while socket.unsentByteCount == 0 && count < 100_000 {
-                try socket.send(copying: [1].span.bytes, to: peer.address)
+                try socket.sendNow([1], to: peer.address)
                 count += 1
             }
-            try socket.send(copying: [2].span.bytes, to: nowhere)
-            try socket.send(copying: [3].span.bytes, to: peer.address)
+            try socket.sendNow([2], to: nowhere)
+            try socket.sendNow([3], to: peer.address)
             let receive = loop.spawn { await thrown { _ = try await socket.receive() } }
             for number in 0...count {
                 let bytes = try await onThread { try peer.receive() }
@@ -601,9 +601,9 @@ struct DatagramTests {
             let (socket, peer) = try makeDatagramPair(on: loop)
             let count = try socket.fill()
             #expect(socket.unsentByteCount == 9)
-            for _ in 0..<5 { try socket.send(copying: [UInt8]().span.bytes) }
+            for _ in 0..<5 { try socket.sendNow([]) }
             #expect(socket.unsentByteCount == 9 + 5 * 8)
-            try socket.send(copying: [1, 2, 3].span.bytes)
+            try socket.sendNow([1, 2, 3])
             #expect(socket.unsentByteCount == 9 + 5 * 8 + 11)
             for _ in 0..<(count + 6) { _ = try await onThread { try peer.receive() } }
             try await socket.flush()
@@ -623,9 +623,9 @@ struct DatagramTests {
             socket.writeLowWaterMark = 16
             let count = try socket.fill()
             // 9, 17, 25, 33: empty ones count.
-            for _ in 0..<3 { try socket.send(copying: [UInt8]().span.bytes) }
+            for _ in 0..<3 { try socket.sendNow([]) }
             #expect(notes.events == [])
-            for _ in 0..<3 { try socket.send(copying: [UInt8]().span.bytes) }
+            for _ in 0..<3 { try socket.sendNow([]) }
             #expect(notes.events == ["pause"])
             for _ in 0..<(count + 6) { _ = try await onThread { try peer.receive() } }
             try await socket.flush()
@@ -633,7 +633,7 @@ struct DatagramTests {
             #expect((0...16).contains(unsentAtResume))
             // And again.
             let again = try socket.fill()
-            for _ in 0..<5 { try socket.send(copying: [UInt8]().span.bytes) }
+            for _ in 0..<5 { try socket.sendNow([]) }
             #expect(notes.events == ["pause", "resume", "pause"])
             for _ in 0..<(again + 5) { _ = try await onThread { try peer.receive() } }
             try await socket.flush()
@@ -707,7 +707,7 @@ struct DatagramTests {
 }
 
 private let hasIPv6: Bool = {
-    guard let address = try? DatagramAddress("::1", 0) else { return false }
+    guard !isSimulated, let address = try? DatagramAddress("::1", 0) else { return false }
     return (try? DatagramPeer(at: address)) != nil
 }()
 

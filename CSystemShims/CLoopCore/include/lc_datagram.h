@@ -61,6 +61,7 @@ int lc_datagram_take(lc_datagram *datagram, bool wait, lc_datagram_view *out);
 bool lc_datagram_has_news(const lc_datagram *datagram);
 /* Keeps an error for the next take, unless one is kept already. */
 void lc_datagram_note_error(lc_datagram *datagram, int error);
+bool lc_datagram_has_error(const lc_datagram *datagram);
 /* The error that is kept, once; 0: none. */
 int lc_datagram_take_error(lc_datagram *datagram);
 

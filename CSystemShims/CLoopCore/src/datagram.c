@@ -246,6 +246,8 @@ void lc_datagram_note_error(lc_datagram *datagram, int error) {
         datagram->error = error;
 }
 
+bool lc_datagram_has_error(const lc_datagram *datagram) { return datagram->error != 0; }
+
 int lc_datagram_take_error(lc_datagram *datagram) {
     int error = datagram->error;
     datagram->error = 0;
