@@ -161,7 +161,8 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
         into buffer: UnsafeMutableRawBufferPointer, count: Int = 0
     ) async throws(LoopError) -> DatagramPart {
         precondition(count >= 0 && count <= buffer.count, "receive(into:count:): the buffer is smaller than count.")
-        return copy(try await next(), into: UnsafeMutableRawBufferPointer(rebasing: buffer.prefix(room(count, buffer.count))))
+        return copy(
+            try await next(), into: UnsafeMutableRawBufferPointer(rebasing: buffer.prefix(room(count, buffer.count))))
     }
 
     /// The same into an array, which keeps its length.
@@ -171,7 +172,9 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
         precondition(count >= 0 && count <= buffer.count, "receive(into:count:): the buffer is smaller than count.")
         let view = try await next()
         let room = room(count, buffer.count)
-        return buffer.withUnsafeMutableBytes { copy(view, into: UnsafeMutableRawBufferPointer(rebasing: $0.prefix(room))) }
+        return buffer.withUnsafeMutableBytes {
+            copy(view, into: UnsafeMutableRawBufferPointer(rebasing: $0.prefix(room)))
+        }
     }
 
     private func room(_ count: Int, _ all: Int) -> Int { count == 0 ? all : count }

@@ -15,7 +15,8 @@ import Musl
 struct DatagramFaultTests {
     // MARK: F58
 
-    @Test("F58 empty and largest datagrams arrive whole, larger ones are refused by name", arguments: LoopKind.available)
+    @Test(
+        "F58 empty and largest datagrams arrive whole, larger ones are refused by name", arguments: LoopKind.available)
     func sizes(kind: LoopKind) async throws {
         let host = ownHost(kind)
         try await onLoop(kind) { loop in
@@ -55,7 +56,8 @@ struct DatagramFaultTests {
         }
     }
 
-    @Test("F58 a datagram that is cut off says so, and the next is whole", arguments: LoopKind.available, [false, true])
+    @Test(
+        "F58 a datagram that is cut off says so, and the next is whole", arguments: LoopKind.available, [false, true])
     func truncated(kind: LoopKind, handled: Bool) async throws {
         try await onLoop(kind) { loop in
             var options = DatagramOptions()
@@ -84,7 +86,9 @@ struct DatagramFaultTests {
 
     // MARK: F60
 
-    @Test("F60 after a close within a callback there is none but that of the end", arguments: LoopKind.available, [false, true])
+    @Test(
+        "F60 after a close within a callback there is none but that of the end", arguments: LoopKind.available,
+        [false, true])
     func closeInCallback(kind: LoopKind, abort: Bool) async throws {
         try await onLoop(kind) { loop in
             let (socket, peer) = try makeDatagramPair(on: loop)

@@ -33,7 +33,8 @@ struct DatagramReceiveTests {
         }
     }
 
-    @Test("K2 a flood reaches its receiver in order, whatever the batch", arguments: LoopKind.available, [1, 3, 32, 5000])
+    @Test(
+        "K2 a flood reaches its receiver in order, whatever the batch", arguments: LoopKind.available, [1, 3, 32, 5000])
     func flood(kind: LoopKind, batch: UInt32) async throws {
         try await onLoop(kind) { loop in
             var options = DatagramOptions()

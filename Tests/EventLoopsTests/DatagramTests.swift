@@ -62,7 +62,9 @@ struct DatagramTests {
     }
 
     /// 192.0.2.1 is set aside for documentation: no machine has it.
-    @Test("D1 the first pair of addresses that can be had is used, else the first error told", arguments: LoopKind.available)
+    @Test(
+        "D1 the first pair of addresses that can be had is used, else the first error told",
+        arguments: LoopKind.available)
     func pairs(kind: LoopKind) async throws {
         let host = ownHost(kind)
         try await onLoop(kind) { loop in
@@ -146,7 +148,9 @@ struct DatagramTests {
         }
     }
 
-    @Test("D1 a descriptor is adopted if it is a datagram socket, and is the loop's from then on", arguments: LoopKind.available)
+    @Test(
+        "D1 a descriptor is adopted if it is a datagram socket, and is the loop's from then on",
+        arguments: LoopKind.available)
     func adopt(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (socket, peer) = try makeDatagramPair(on: loop)
@@ -176,7 +180,9 @@ struct DatagramTests {
         }
     }
 
-    @Test("D1 calls on other threads, on closed sockets, and on closed loops are refused by name", arguments: LoopKind.available)
+    @Test(
+        "D1 calls on other threads, on closed sockets, and on closed loops are refused by name",
+        arguments: LoopKind.available)
     func refusals(kind: LoopKind) async throws {
         let (loop, socket, open) = try await onThread {
             let loop = try kind.makeLoop()
@@ -314,7 +320,9 @@ struct DatagramTests {
         }
     }
 
-    @Test("D2 a connected socket sends to its peer alone, an unconnected one only where it is told", arguments: LoopKind.available)
+    @Test(
+        "D2 a connected socket sends to its peer alone, an unconnected one only where it is told",
+        arguments: LoopKind.available)
     func destinations(kind: LoopKind) async throws {
         let host = ownHost(kind)
         try await onLoop(kind) { loop in
@@ -335,7 +343,9 @@ struct DatagramTests {
         }
     }
 
-    @Test("D2 what the kernel has no room for is queued, and goes out in order, empty ones too", arguments: LoopKind.available)
+    @Test(
+        "D2 what the kernel has no room for is queued, and goes out in order, empty ones too",
+        arguments: LoopKind.available)
     func queue(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (socket, peer) = try makeDatagramPair(on: loop)
@@ -567,15 +577,18 @@ struct DatagramTests {
         }
     }
 
-    @Test("D3 a queued datagram that cannot be sent is told, and those behind it are sent", arguments: LoopKind.available)
+    @Test(
+        "D3 a queued datagram that cannot be sent is told, and those behind it are sent", arguments: LoopKind.available)
     func errorInQueue(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (peer, gone) = (try DatagramPeer(at: .unusedName()), try DatagramPeer(at: .unusedName()))
             let nowhere = gone.address
             gone.close()
             let socket = try loop.bindDatagram(to: .unusedName())
-            #expect(await thrown { try await socket.send([1], to: nowhere) } == .io(
-                IOError(errno: ECONNREFUSED, operation: "send")))
+            #expect(
+                await thrown { try await socket.send([1], to: nowhere) }
+                    == .io(
+                        IOError(errno: ECONNREFUSED, operation: "send")))
             var count = 0
             while socket.unsentByteCount == 0 && count < 100_000 {
                 try socket.sendNow([1], to: peer.address)
@@ -611,7 +624,9 @@ struct DatagramTests {
         }
     }
 
-    @Test("D4 a handler is told to pause above the high mark and to resume at the low one, once each", arguments: LoopKind.available)
+    @Test(
+        "D4 a handler is told to pause above the high mark and to resume at the low one, once each",
+        arguments: LoopKind.available)
     func marks(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (socket, peer) = try makeDatagramPair(on: loop)

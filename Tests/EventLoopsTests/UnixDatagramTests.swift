@@ -44,7 +44,9 @@ struct UnixDatagramTests {
         }
     }
 
-    @Test("F61 D1 the file of a socket that is gone is replaced, one in use or of another kind is not", arguments: LoopKind.available)
+    @Test(
+        "F61 D1 the file of a socket that is gone is replaced, one in use or of another kind is not",
+        arguments: LoopKind.available)
     func stale(kind: LoopKind) async throws {
         try await withDirectory(kind) { loop, directory in
             let address = try DatagramAddress(unixPath: "\(directory.path)/socket")
@@ -123,7 +125,8 @@ struct UnixDatagramTests {
         }
     }
 
-    @Test("F61 paths that cannot be are refused by name, the longest that can be is used", arguments: LoopKind.available)
+    @Test(
+        "F61 paths that cannot be are refused by name, the longest that can be is used", arguments: LoopKind.available)
     func lengths(kind: LoopKind) async throws {
         try await withDirectory(kind) { loop, directory in
             let longest = directory.path + "/" + String(repeating: "x", count: 107 - directory.path.utf8.count - 1)

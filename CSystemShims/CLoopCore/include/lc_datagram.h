@@ -86,7 +86,7 @@ void lc_datagram_drop_queue(lc_datagram *datagram);
 typedef struct lc_datagram_setup {
     bool reuse_port;
     bool broadcast;
-    bool connect; /* to the remote address, if there is one */
+    bool connect;           /* to the remote address, if there is one */
     int32_t receive_buffer; /* bytes; 0: the system's default */
     int32_t send_buffer;
 } lc_datagram_setup;
