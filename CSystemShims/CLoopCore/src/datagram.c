@@ -147,6 +147,8 @@ void lc_datagram_keep_path(lc_datagram *datagram) {
 }
 
 static void lc__datagram_remove_path(lc_datagram *datagram) {
+    if (lc_loop_is_forked(datagram->loop))
+        return; /* the file is the parent's */
     struct stat status;
     if (datagram->has_path && lstat(datagram->path, &status) == 0 && status.st_dev == datagram->path_device &&
         status.st_ino == datagram->path_number)
@@ -186,13 +188,12 @@ void lc_datagram_release(lc_datagram *datagram) {
     free(datagram);
 }
 
-/* The loop is closing: the kernel holds no poll any more. inherited: in a forked child, whose files are the parent's. */
-void lc__datagrams_close(lc_loop *loop, bool inherited) {
+/* The loop is closing: the kernel holds no poll any more, or never tells of it. */
+void lc__datagrams_close(lc_loop *loop) {
     for (lc_datagram *datagram = loop->all_datagrams; datagram; datagram = datagram->next_all) {
         if (datagram->closed)
             continue;
-        if (!inherited)
-            lc__datagram_remove_path(datagram);
+        lc__datagram_remove_path(datagram);
         lc__datagram_close_now(datagram);
     }
 }
