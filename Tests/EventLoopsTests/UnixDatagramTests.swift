@@ -65,7 +65,7 @@ struct UnixDatagramTests {
             close(try check(open(file, O_CREAT | O_WRONLY | O_CLOEXEC, 0o600), "open"))
             let error = await thrown { _ = try loop.bindDatagram(to: DatagramAddress(unixPath: file)) }
             #expect(error.errno == EADDRINUSE)
-            #expect("\(error!)".contains(file))
+            #expect(String(describing: error).contains(file))
             #expect(directory.names == ["file", "socket"])
         }
     }
@@ -144,7 +144,7 @@ struct UnixDatagramTests {
 
             let tooLong = await thrown { _ = try DatagramAddress(unixPath: longest + "x") }
             #expect(tooLong.errno == ENAMETOOLONG)
-            #expect("\(tooLong!)".contains(longest + "x"))
+            #expect(String(describing: tooLong).contains(longest + "x"))
             #expect(await thrown { _ = try DatagramAddress(unixPath: "") }.errno == EINVAL)
             #expect(await thrown { _ = try DatagramAddress(unixPath: "a\0b") }.errno == EINVAL)
             #expect(await thrown { _ = try DatagramAddress(abstractName: "") }.errno == EINVAL)
