@@ -291,15 +291,14 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
     }
 
     private func writable() {
-        if lc_datagram_flush(datagram) == 1 {
-            backoff = nil
-        } else if unsentByteCount > 0 {
+        let progress = lc_datagram_flush(datagram) == 1
+        if progress { backoff = nil }
+        if lc_datagram_has_error(datagram) { kick() }
+        if unsentByteCount > 0 {
             // A Unix socket that is not connected is said to have room as long as its own buffer has, also while the
             // receiver's has none. To poll again would be to ask without end.
-            return retryLater()
+            if progress { poll(write: true) } else { retryLater() }
         }
-        if lc_datagram_has_error(datagram) { kick() }
-        if unsentByteCount > 0 { poll(write: true) }
         tellSenders()
     }
 
