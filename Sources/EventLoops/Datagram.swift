@@ -161,7 +161,8 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
         into buffer: UnsafeMutableRawBufferPointer, count: Int = 0
     ) async throws(LoopError) -> DatagramPart {
         precondition(count >= 0 && count <= buffer.count, "receive(into:count:): the buffer is smaller than count.")
-        return copy(try await next(), into: UnsafeMutableRawBufferPointer(rebasing: buffer.prefix(room(count, buffer.count))))
+        return copy(
+            try await next(), into: UnsafeMutableRawBufferPointer(rebasing: buffer.prefix(room(count, buffer.count))))
     }
 
     /// The same into an array, which keeps its length.
@@ -171,7 +172,9 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
         precondition(count >= 0 && count <= buffer.count, "receive(into:count:): the buffer is smaller than count.")
         let view = try await next()
         let room = room(count, buffer.count)
-        return buffer.withUnsafeMutableBytes { copy(view, into: UnsafeMutableRawBufferPointer(rebasing: $0.prefix(room))) }
+        return buffer.withUnsafeMutableBytes {
+            copy(view, into: UnsafeMutableRawBufferPointer(rebasing: $0.prefix(room)))
+        }
     }
 
     private func room(_ count: Int, _ all: Int) -> Int { count == 0 ? all : count }
@@ -265,7 +268,7 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
                 lc_datagram_send(datagram, bytes.baseAddress, bytes.count, $0)
             }
         }
-        if lc_datagram_has_news(datagram) { kick() }
+        if lc_datagram_has_error(datagram) { kick() }
         switch result {
         case 0: return
         case 1: queued()
@@ -288,15 +291,14 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
     }
 
     private func writable() {
-        if lc_datagram_flush(datagram) == 1 {
-            backoff = nil
-        } else if unsentByteCount > 0 {
+        let progress = lc_datagram_flush(datagram) == 1
+        if progress { backoff = nil }
+        if lc_datagram_has_error(datagram) { kick() }
+        if unsentByteCount > 0 {
             // A Unix socket that is not connected is said to have room as long as its own buffer has, also while the
             // receiver's has none. To poll again would be to ask without end.
-            return retryLater()
+            if progress { poll(write: true) } else { retryLater() }
         }
-        if lc_datagram_has_news(datagram) { kick() }
-        if unsentByteCount > 0 { poll(write: true) }
         tellSenders()
     }
 

@@ -108,7 +108,9 @@ public struct DatagramAddress: @unchecked Sendable, Hashable, CustomStringConver
     public static func == (left: Self, right: Self) -> Bool {
         left.core.length == right.core.length
             && left.withBytes { left in
-                right.withBytes { right in left.isEmpty || memcmp(left.baseAddress!, right.baseAddress!, left.count) == 0 }
+                right.withBytes { right in
+                    left.isEmpty || memcmp(left.baseAddress!, right.baseAddress!, left.count) == 0
+                }
             }
     }
 

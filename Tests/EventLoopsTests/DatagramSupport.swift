@@ -116,11 +116,16 @@ func makeDatagramPair(
 }
 
 extension DatagramSocket {
+    /// Without waiting. A literal's span would be that of integers.
+    func sendNow(_ bytes: [UInt8], to address: DatagramAddress? = nil) throws {
+        try send(copying: bytes.span.bytes, to: address)
+    }
+
     /// Sends small datagrams, each with its number, until one is queued. Returns how many.
     func fill() throws -> Int {
         var count = 0
         while unsentByteCount == 0 && count < 100_000 {
-            try send(copying: [UInt8(truncatingIfNeeded: count)].span.bytes)
+            try sendNow([UInt8(truncatingIfNeeded: count)])
             count += 1
         }
         #expect(unsentByteCount == 9, "the last one is queued: a byte, and eight more")

@@ -61,6 +61,7 @@ int lc_datagram_take(lc_datagram *datagram, bool wait, lc_datagram_view *out);
 bool lc_datagram_has_news(const lc_datagram *datagram);
 /* Keeps an error for the next take, unless one is kept already. */
 void lc_datagram_note_error(lc_datagram *datagram, int error);
+bool lc_datagram_has_error(const lc_datagram *datagram);
 /* The error that is kept, once; 0: none. */
 int lc_datagram_take_error(lc_datagram *datagram);
 
@@ -85,7 +86,7 @@ void lc_datagram_drop_queue(lc_datagram *datagram);
 typedef struct lc_datagram_setup {
     bool reuse_port;
     bool broadcast;
-    bool connect; /* to the remote address, if there is one */
+    bool connect;           /* to the remote address, if there is one */
     int32_t receive_buffer; /* bytes; 0: the system's default */
     int32_t send_buffer;
 } lc_datagram_setup;

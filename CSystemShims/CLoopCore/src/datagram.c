@@ -25,7 +25,7 @@ struct lc_datagram {
     void *object;
     lc_datagram *next_all, **link_all;
     int32_t fd;
-    int32_t error;  /* kept for the next take */
+    int32_t error; /* kept for the next take */
     sa_family_t family;
     bool drained : 1; /* the last batch was not full, so there was no more */
     bool closed : 1;
@@ -147,6 +147,8 @@ void lc_datagram_keep_path(lc_datagram *datagram) {
 }
 
 static void lc__datagram_remove_path(lc_datagram *datagram) {
+    if (lc_loop_is_forked(datagram->loop))
+        return; /* the file is the parent's */
     struct stat status;
     if (datagram->has_path && lstat(datagram->path, &status) == 0 && status.st_dev == datagram->path_device &&
         status.st_ino == datagram->path_number)
@@ -186,13 +188,12 @@ void lc_datagram_release(lc_datagram *datagram) {
     free(datagram);
 }
 
-/* The loop is closing: the kernel holds no poll any more. inherited: in a forked child, whose files are the parent's. */
-void lc__datagrams_close(lc_loop *loop, bool inherited) {
+/* The loop is closing: the kernel holds no poll any more, or never tells of it. */
+void lc__datagrams_close(lc_loop *loop) {
     for (lc_datagram *datagram = loop->all_datagrams; datagram; datagram = datagram->next_all) {
         if (datagram->closed)
             continue;
-        if (!inherited)
-            lc__datagram_remove_path(datagram);
+        lc__datagram_remove_path(datagram);
         lc__datagram_close_now(datagram);
     }
 }
@@ -228,8 +229,7 @@ lc_datagram *lc_datagram_polled(lc_op *op, bool *write) {
     assert(op->word == LC_WORD_DATAGRAM);
     op->state = LC_STATE_IDLE;
     *write = op->opcode == LC_OP_POLL_WRITE;
-    lc_datagram *datagram =
-        *write ? lc__container_of(op, lc_datagram, write) : lc__container_of(op, lc_datagram, read);
+    lc_datagram *datagram = *write ? lc__container_of(op, lc_datagram, write) : lc__container_of(op, lc_datagram, read);
     if (op->result < 0 && op->result != -ECANCELED)
         lc_datagram_note_error(datagram, op->result);
     return datagram;
@@ -245,6 +245,8 @@ void lc_datagram_note_error(lc_datagram *datagram, int error) {
     if (datagram->error == 0)
         datagram->error = error;
 }
+
+bool lc_datagram_has_error(const lc_datagram *datagram) { return datagram->error != 0; }
 
 int lc_datagram_take_error(lc_datagram *datagram) {
     int error = datagram->error;
@@ -370,8 +372,8 @@ static int lc__datagram_queue(lc_datagram *datagram, const void *bytes, size_t l
     if (result < 0)
         return result;
     uint8_t *place = datagram->out + datagram->out_tail;
-    *(lc__outgoing *)place = (lc__outgoing){
-        .size = (uint32_t)size, .length = (uint32_t)length, .address_length = (uint32_t)address_length};
+    *(lc__outgoing *)place =
+        (lc__outgoing){.size = (uint32_t)size, .length = (uint32_t)length, .address_length = (uint32_t)address_length};
     place += sizeof(lc__outgoing);
     if (address_length)
         memcpy(place, &address->storage, address_length);
@@ -433,8 +435,8 @@ static uint32_t lc__datagram_gather(lc_datagram *datagram, struct mmsghdr *messa
             messages[count].msg_hdr.msg_name = place;
             messages[count].msg_hdr.msg_namelen = outgoing->address_length;
         }
-        vectors[count] = (struct iovec){.iov_base = place + lc__eights(outgoing->address_length),
-                                        .iov_len = outgoing->length};
+        vectors[count] =
+            (struct iovec){.iov_base = place + lc__eights(outgoing->address_length), .iov_len = outgoing->length};
         at += outgoing->size;
     }
     return count;

@@ -250,7 +250,7 @@ void lc__listener_maybe_close(lc_listener *listener);
 void lc__listener_close_finished(lc_loop *loop);
 
 /* datagram.c */
-void lc__datagrams_close(lc_loop *loop, bool inherited);
+void lc__datagrams_close(lc_loop *loop);
 void lc__datagrams_free(lc_loop *loop);
 
 /* inbox.c */

@@ -407,7 +407,7 @@ static bool lc__drain_kernel(lc_loop *loop) {
     }
     lc__listener_close_finished(loop);
     lc__stream_close_finished(loop);
-    lc__datagrams_close(loop, false);
+    lc__datagrams_close(loop);
     return true;
 }
 
@@ -423,7 +423,7 @@ static void lc__close_inherited(lc_loop *loop) {
             close(listener->fd);
         listener->closed = true;
     }
-    lc__datagrams_close(loop, true);
+    lc__datagrams_close(loop);
 }
 
 /* Their memory is kept, so the waiters at least can be told. */
