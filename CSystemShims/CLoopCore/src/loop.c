@@ -496,6 +496,8 @@ void lc_loop_free(lc_loop *loop) {
         next = listener->next_all;
         free(listener);
     }
+    for (lc_stream *stream = loop->all_streams; stream; stream = stream->next_all)
+        free(stream->names);
     for (void *slab = loop->slabs, *next; slab; slab = next) {
         next = *(void **)slab;
         free(slab);
