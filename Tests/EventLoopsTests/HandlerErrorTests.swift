@@ -2,8 +2,9 @@
 //
 // HandlerErrorTests.swift: handlers that throw, handlers with memory of their own, and what comes first.
 
-import EventLoops
 import Testing
+
+@testable import EventLoops
 
 #if canImport(Glibc)
 import Glibc

@@ -19,7 +19,10 @@ private final class NamelessFile: Sendable {
     let descriptor: Int32
 
     init(_ bytes: [UInt8]) throws {
-        descriptor = try check(Int32(syscall_memfd()), "memfd_create")
+        var name = Array("/tmp/SendFileTests-XXXXXX".utf8CString)
+        descriptor = try check(mkstemp(&name), "mkstemp")
+        _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
+        unlink(name)
         var written = 0
         while written < bytes.count {
             written += try check(
@@ -33,13 +36,11 @@ private final class NamelessFile: Sendable {
     var position: Int { Int(lseek(descriptor, 0, SEEK_CUR)) }
 }
 
-private func syscall_memfd() -> Int32 { memfd_create("SendFileTests", 1 /* MFD_CLOEXEC */) }
-
 private let ways: [Connection.FileRoad] = [.native, .fallbackAlone]
 
 extension Connection {
     fileprivate func send(
-        _ file: NamelessFile, from offset: Int = 0, _ count: Int? = nil, _ road: FileRoad
+        _ file: NamelessFile, from offset: Int = 0, _ count: Int? = nil, by road: FileRoad
     ) async throws(LoopError) -> Int {
         try await sendFile(file.descriptor, from: offset, count, road)
     }
@@ -58,7 +59,7 @@ struct SendFileTests {
                     async let received = onThread { try peer.receiveToEnd() }
                     let head = pattern(megabyte, from: 5)
                     try connection.send(copying: head.span.bytes)
-                    let sent = try await connection.send(file, way)
+                    let sent = try await connection.send(file, by: way)
                     #expect(sent == content.count)
                     #expect(file.position == content.count)
                     try await connection.write([1, 2, 3])
@@ -79,14 +80,14 @@ struct SendFileTests {
             for way in ways {
                 let (connection, peer) = try makePair(on: loop)
                 lseek(file.descriptor, 77, SEEK_SET)
-                var count = try await connection.send(file, from: 1000, 2000, way)
+                var count = try await connection.send(file, from: 1000, 2000, by: way)
                 #expect(count == 2000 && file.position == 3000)
                 #expect(try peer.receive(exactly: 2000) == Array(content[1000..<3000]))
-                count = try await connection.send(file, from: 9990, 2000, way)
+                count = try await connection.send(file, from: 9990, 2000, by: way)
                 #expect(count == 10 && file.position == 10_000)
-                count = try await connection.send(file, from: 20_000, nil, way)
+                count = try await connection.send(file, from: 20_000, nil, by: way)
                 #expect(count == 0 && file.position == 20_000)
-                count = try await connection.send(file, from: 5, 0, way)
+                count = try await connection.send(file, from: 5, 0, by: way)
                 #expect(count == 0 && file.position == 5)
                 #expect(try peer.receive() == Array(content[9990...]))
             }
@@ -104,10 +105,10 @@ struct SendFileTests {
             let file = try NamelessFile(content)
             for way in ways {
                 let (connection, peer) = try makePair(on: loop)
-                let sending = loop.spawn { try await connection.send(file, way) }
+                let sending = loop.spawn { try await connection.send(file, by: way) }
                 try await until("the kernel takes no more", on: loop) { loop.waitingOperations == 1 }
                 #expect(throws: LoopError.busy(operation: "write")) { try connection.send(copying: [1].span.bytes) }
-                let again = await thrown { _ = try await connection.send(file, way) }
+                let again = await thrown { _ = try await connection.send(file, by: way) }
                 #expect(again == .busy(operation: "sendFile"))
                 let write = await thrown { try await connection.write([1]) }
                 #expect(write == .busy(operation: "write"))
@@ -115,7 +116,7 @@ struct SendFileTests {
                 let received = try await onThread { try peer.receiveToEnd() }
                 #expect(difference(received, content) == nil)
                 #expect(try await sending.value == content.count)
-                let after = await thrown { _ = try await connection.send(file, way) }
+                let after = await thrown { _ = try await connection.send(file, by: way) }
                 #expect(after == .finishedWriting)
                 // Reading has gone on.
                 try peer.send([9])
@@ -130,7 +131,7 @@ struct SendFileTests {
             let file = try NamelessFile(pattern(8 * megabyte))
             for way in ways {
                 let (connection, peer) = try makePair(on: loop)
-                let sending = loop.spawn { try await connection.send(file, way) }
+                let sending = loop.spawn { try await connection.send(file, by: way) }
                 try await until("the kernel takes no more", on: loop) { loop.waitingOperations == 1 }
                 peer.close()
                 let error = await thrown { _ = try await sending.value }
@@ -173,7 +174,7 @@ struct SendFileTests {
             for way in ways {
                 for end in ["cancel", "close", "abort"] {
                     let (connection, peer) = try makePair(on: loop)
-                    let sending = loop.spawn { try await connection.send(file, way) }
+                    let sending = loop.spawn { try await connection.send(file, by: way) }
                     try await until("the kernel takes no more", on: loop) { loop.waitingOperations == 1 }
                     switch end {
                     case "cancel": sending.cancel()
@@ -193,7 +194,7 @@ struct SendFileTests {
                     if end == "cancel" {
                         // The connection is whole: it may go on where it was cut off.
                         async let received = onThread { try peer.receiveToEnd() }
-                        let rest = try await connection.send(file, from: position, nil, way)
+                        let rest = try await connection.send(file, from: position, nil, by: way)
                         #expect(position + rest == content.count)
                         await connection.close()
                         let all = try await received
