@@ -104,7 +104,7 @@ struct FlowControlTests {
             let handler = Writer()
             connection.writeLimits = WriteLimits(high: 0)
             try connection.start(handler)
-            try connection.send(copying: [1].span.bytes)
+            try connection.send(copying: [UInt8(1)].span.bytes)
             #expect(handler.events == ["pause"])
             try await until("it may go on", on: loop) { handler.events == ["pause", "resume"] }
             #expect(handler.atResume == [0])
@@ -125,7 +125,7 @@ struct FlowControlTests {
             connection.writeLimits = try WriteLimits(high: queued + 100, low: queued / 2)
             try connection.send(copying: pattern(100).span.bytes)
             #expect(handler.events.isEmpty)
-            try connection.send(copying: [1].span.bytes)
+            try connection.send(copying: [UInt8(1)].span.bytes)
             #expect(handler.events == ["pause"])
             #expect(handler.atPause == [queued + 101])
             for _ in 0..<5 { try connection.send(copying: pattern(1000).span.bytes) }

@@ -223,7 +223,7 @@ struct HandlerErrorTests {
             let listener = try Listener(on: loop, port: 0)
             // Greets before anybody has asked.
             try listener.start {
-                try? $0.send(copying: [1].span.bytes)
+                try? $0.send(copying: [UInt8(1)].span.bytes)
                 $0.closeSoon()
             }
             for _ in 0..<10 {

@@ -26,7 +26,9 @@ private final class NamelessFile: Sendable {
         var written = 0
         while written < bytes.count {
             written += try check(
-                bytes.withUnsafeBytes { pwrite(descriptor, $0.baseAddress! + written, bytes.count - written, off_t(written)) },
+                bytes.withUnsafeBytes {
+                    pwrite(descriptor, $0.baseAddress! + written, bytes.count - written, off_t(written))
+                },
                 "pwrite")
         }
     }
@@ -48,7 +50,9 @@ extension Connection {
 
 @Suite("Sending files", .timeLimit(.minutes(1)), .realKernel("sendfile"))
 struct SendFileTests {
-    @Test("P17 K6 a file arrives byte for byte, behind what was written and before what follows", arguments: LoopKind.available)
+    @Test(
+        "P17 K6 a file arrives byte for byte, behind what was written and before what follows",
+        arguments: LoopKind.available)
     func whole(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let content = pattern(3 * megabyte + 17)
@@ -72,7 +76,9 @@ struct SendFileTests {
         }
     }
 
-    @Test("P17 K6 a part of a file, wherever the file stands; what is not there is not sent", arguments: LoopKind.available)
+    @Test(
+        "P17 K6 a part of a file, wherever the file stands; what is not there is not sent",
+        arguments: LoopKind.available)
     func part(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let content = pattern(10_000)
@@ -107,7 +113,9 @@ struct SendFileTests {
                 let (connection, peer) = try makePair(on: loop)
                 let sending = loop.spawn { try await connection.send(file, by: way) }
                 try await until("the kernel takes no more", on: loop) { loop.waitingOperations == 1 }
-                #expect(throws: LoopError.busy(operation: "write")) { try connection.send(copying: [1].span.bytes) }
+                #expect(throws: LoopError.busy(operation: "write")) {
+                    try connection.send(copying: [UInt8(1)].span.bytes)
+                }
                 let again = await thrown { _ = try await connection.send(file, by: way) }
                 #expect(again == .busy(operation: "sendFile"))
                 let write = await thrown { try await connection.write([1]) }
@@ -125,7 +133,9 @@ struct SendFileTests {
         }
     }
 
-    @Test("P17 a peer that goes away is an error, and no signal; the position tells how far it came", arguments: LoopKind.available)
+    @Test(
+        "P17 a peer that goes away is an error, and no signal; the position tells how far it came",
+        arguments: LoopKind.available)
     func peerGone(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let file = try NamelessFile(pattern(8 * megabyte))
@@ -222,7 +232,9 @@ struct SendFileTests {
         }
     }
 
-    @Test("P17 what cannot be sent: no file, no ordinary one, negative numbers, a closed connection", arguments: LoopKind.available)
+    @Test(
+        "P17 what cannot be sent: no file, no ordinary one, negative numbers, a closed connection",
+        arguments: LoopKind.available)
     func refusals(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let file = try NamelessFile([1, 2, 3])

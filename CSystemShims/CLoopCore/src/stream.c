@@ -535,9 +535,7 @@ int lc_stream_wait_send(lc_stream *stream, uint64_t waiter, size_t below) {
     return 0;
 }
 
-uint64_t lc_stream_send_waiter_due(lc_stream *stream) {
-    return stream->send_due ? lc_stream_send_waiter(stream) : 0;
-}
+uint64_t lc_stream_send_waiter_due(lc_stream *stream) { return stream->send_due ? lc_stream_send_waiter(stream) : 0; }
 
 uint64_t lc_stream_send_waiter(lc_stream *stream) {
     uint64_t waiter = stream->send_waiter;
