@@ -663,10 +663,14 @@ int lc_stream_wait_room(lc_stream *stream, uint64_t waiter) {
         return -ESHUTDOWN;
     if (stream->send_error)
         return stream->send_error;
-    if (stream->send_waiter || stream->send.state != LC_STATE_IDLE)
+    /* A wait that was cancelled may not have ended yet. Then its end wakes this one early, which asks again. */
+    bool asked = stream->send.opcode == LC_OP_ROOM;
+    if (stream->send_waiter || (!asked && stream->send.state != LC_STATE_IDLE))
         return -EBUSY;
-    stream->send.opcode = LC_OP_ROOM;
-    lc__op_submit(stream->loop, &stream->send);
+    if (!asked) {
+        stream->send.opcode = LC_OP_ROOM;
+        lc__op_submit(stream->loop, &stream->send);
+    }
     return lc_stream_wait_send(stream, waiter, stream->unsent);
 }
 
