@@ -34,12 +34,17 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     }
 
     /// When queued bytes make ``write(_:)`` wait, and a handler hear of it; see ``WriteLimits``. A change that finds too
-    /// many queued is told at once; one that finds few is not.
+    /// many queued is told at once; one that finds few waits for the next bytes to leave.
     public var writeLimits: WriteLimits {
         get { limits }
         set {
             limits = newValue
-            if handler != nil, isOverHighWaterMark { pauseWriting() }
+            guard handler != nil, core.isOnLoop else { return }
+            if isWritingPaused {
+                lc_stream_want_room(stream, newValue.low)
+            } else if isOverHighWaterMark {
+                pauseWriting()
+            }
         }
     }
 
@@ -70,19 +75,22 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
         self.init(loop.core, stream)
     }
 
-    /// The descriptor, still owned by the connection.
-    public var descriptor: Int32 { lc_stream_fd(stream) }
+    /// The descriptor, still owned by the connection: to look at it and set its options, not to close it. -1 once it is
+    /// closed.
+    public var descriptor: Int32 { isClosed ? -1 : lc_stream_fd(stream) }
     /// Whether the descriptor is closed.
     public var isClosed: Bool { lc_stream_is_closed(stream) }
-    /// This end's address.
-    public var localAddress: SocketAddress? { SocketAddress { lc_address_local(descriptor, $0) } }
-    /// The other end's address, asked of the kernel now.
-    public var remoteAddress: SocketAddress? { SocketAddress { lc_address_peer(descriptor, $0) } }
+    /// This end's address, as it was when the connection was made; also once it is closed. `nil` for a Unix socket
+    /// without a name. Source: asyncio's `get_extra_info("sockname")`.
+    public var localAddress: SocketAddress? { SocketAddress { lc_stream_end_address(stream, false, $0) } }
+    /// The other end's address, likewise: the kernel forgets it with a reset. `nil` if the peer was gone by the time the
+    /// connection was accepted. Source: asyncio's `get_extra_info("peername")`.
+    public var remoteAddress: SocketAddress? { SocketAddress { lc_stream_end_address(stream, true, $0) } }
     /// Bytes queued and not yet accepted by the kernel.
     public var unsentByteCount: Int { lc_stream_unsent(stream) }
 
     @inline(__always)
-    private func checkOnLoop(_ operation: StaticString) throws(LoopError) {
+    func checkOnLoop(_ operation: StaticString) throws(LoopError) {
         if !core.isOnLoop { throw notOnLoop(operation) }
     }
 
@@ -204,14 +212,25 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
         if isOverHighWaterMark { pauseWriting() }
     }
 
-    /// Queues copies of several parts in order; they leave in one vectored send, as does all that is written in a pass.
-    /// Empty ones are passed over.
+    /// Queues copies of several parts in order. They leave in one vectored send, as does all that is written in a pass;
+    /// empty ones are passed over, and a handler hears of ``WriteLimits/high`` once, behind the last. Source: asyncio's
+    /// `writelines`.
     public func send(copying parts: [[UInt8]]) throws(LoopError) {
-        for part in parts { try send(copying: part.span.bytes) }
+        try checkOnLoop("write")
+        for part in parts {
+            try checkSent(part.withUnsafeBytes { lc_stream_send_copy(stream, $0.baseAddress, $0.count) })
+        }
+        if isOverHighWaterMark { pauseWriting() }
+    }
+
+    /// The same, and waits while too much is queued, like `write(_:)`.
+    nonisolated(nonsending) public func write(copying parts: [[UInt8]]) async throws(LoopError) {
+        try send(copying: parts)
+        if isOverHighWaterMark { try await waitForRoom() }
     }
 
     @inline(__always)
-    private func checkSent(_ result: Int32) throws(LoopError) {
+    func checkSent(_ result: Int32) throws(LoopError) {
         if result < 0 {
             throw result == -EPIPE && lc_stream_send_error(stream) == 0
                 ? .finishedWriting : LoopError(core: result, operation: "write")

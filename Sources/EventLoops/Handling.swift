@@ -51,6 +51,11 @@ extension Connection {
     /// Whether a handler is told what arrives: not while it is paused, and not once the connection closes.
     public var isReading: Bool { lc_stream_is_receiving(stream) }
 
+    /// What a handler has not used of a lease is delivered next, also if that is to another handler, or after a pause.
+    func giveBack(_ bytes: consuming ReceivedBytes, used: Int) {
+        lc_stream_give_back(stream, bytes.release(), UInt32(used))
+    }
+
     static func of(_ stream: OpaquePointer?) -> Connection? {
         guard let raw = UnsafeRawPointer(bitPattern: UInt(lc_stream_word(stream))) else { return nil }
         return Unmanaged<Connection>.fromOpaque(raw).takeUnretainedValue()
@@ -117,9 +122,8 @@ extension Connection {
     @usableFromInline
     func pauseWriting() {
         guard let handler, !isWritingPaused, lc_stream_send_error(stream) == 0 else { return }
-        lc_stream_prepare_send(stream)
-        guard lc_stream_wait_send(stream, UInt64(LC_WAITER_HANDLER), writeLimits.low) == 0 else { return }
         isWritingPaused = true
+        lc_stream_want_room(stream, writeLimits.low)
         attempt("pauseWriting") { () throws in try handler.pauseWriting(self) }
     }
 

@@ -164,8 +164,9 @@ public final class LoopCore: @unchecked Sendable {
             run(job, lc_kind(rawValue: UInt32(truncatingIfNeeded: node.pointee.kind)))
         case LC_KIND_SEND:
             let stream = lc_node_stream(node)
-            let waiter = lc_stream_send_waiter(stream)
-            if waiter == UInt64(LC_WAITER_HANDLER) { Connection.of(stream)?.deliverRoom() } else { resume(waiter) }
+            let waiter = lc_stream_send_waiter_due(stream)
+            if lc_stream_take_room(stream) { Connection.of(stream)?.deliverRoom() }
+            resume(waiter)
         case LC_KIND_CALL: deliverCall(node)
         case LC_KIND_SLEEP: resume(node.withMemoryRebound(to: lc_call.self, capacity: 1) { $0.pointee.word })
         case LC_KIND_OP: deliverOperation(node)

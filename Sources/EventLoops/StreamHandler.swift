@@ -57,19 +57,23 @@ public struct EmptyReceiveBuffer: Error, CustomStringConvertible {
 
 extension BufferedStreamHandler {
     public func received(_ bytes: consuming ReceivedBytes, on connection: Connection) throws {
-        try bytes.withUnsafeBytes { source in
-            var rest = source[...]
-            while !rest.isEmpty {
-                var count = 0
+        let number = connection.handlerNumber
+        var used = 0
+        while used < bytes.count {
+            var count = 0
+            try bytes.withUnsafeBytes { source in
+                let rest = UnsafeRawBufferPointer(rebasing: source[used...])
                 try withReceiveBuffer(hint: rest.count) { target in
                     count = min(rest.count, target.count)
                     target.copyMemory(from: UnsafeRawBufferPointer(rebasing: rest.prefix(count)))
                     return count
                 }
-                if count == 0 { throw EmptyReceiveBuffer() }
-                rest = rest.dropFirst(count)
-                try received(count: count, on: connection)
-                if connection.isClosing { return }
+            }
+            if count == 0 { throw EmptyReceiveBuffer() }
+            used += count
+            try received(count: count, on: connection)
+            if used < bytes.count, !connection.isReading || connection.handlerNumber != number {
+                return connection.giveBack(bytes, used: used)
             }
         }
     }

@@ -46,6 +46,8 @@ void lc_stream_owe_loss(lc_stream *stream);
 void lc_stream_loss_told(lc_stream *stream);
 /* In delivery of LC_KIND_RECEIVE: the waiter, or 0 for a stream that was started. */
 uint64_t lc_stream_receive_waiter(lc_stream *stream);
+/* The lease, but for its first bytes, is the next to be taken. */
+void lc_stream_give_back(lc_stream *stream, lc_buffer *buffer, uint32_t used);
 /* Whether a waiter, rather than a started stream's owner, is to be told. */
 bool lc_stream_receive_waits(const lc_stream *stream);
 /* After delivery to a started stream: more to take goes back on the ready list. */
@@ -58,13 +60,29 @@ int lc_stream_send(lc_stream *stream, lc_buffer *buffer);
 int lc_stream_send_copy(lc_stream *stream, const void *bytes, size_t length);
 /* Bytes queued or in the kernel's hands and not yet accepted by it. O(1). */
 size_t lc_stream_unsent(const lc_stream *stream);
+/* One LC_KIND_SEND beside those of waiters, and one true of lc_stream_take_room, once no more than `below` bytes are
+ * queued, unless sending breaks before. Asked again, it moves the mark. */
+void lc_stream_want_room(lc_stream *stream, size_t below);
+bool lc_stream_take_room(lc_stream *stream);
 /* 0, or the error that broke the sending side. */
 int lc_stream_send_error(const lc_stream *stream);
 /* One LC_KIND_SEND when lc_stream_unsent is at most `below`, or sending broke. -EBUSY: somebody waits already. */
 int lc_stream_wait_send(lc_stream *stream, uint64_t waiter, size_t below);
 uint64_t lc_stream_send_waiter(lc_stream *stream);
+uint64_t lc_stream_send_waiter_due(lc_stream *stream); /* 0 unless it is the waiter that is to be told */
 /* Half-close once everything queued is out. */
 int lc_stream_finish_sending(lc_stream *stream);
+
+/* A file is sent on the descriptor by somebody else: writes are refused with -EBUSY until let go of. lc_stream_hold
+ * fails as lc_stream_send does. */
+int lc_stream_hold(lc_stream *stream);
+void lc_stream_let_go(lc_stream *stream);
+/* lc_stream_send_copy for whoever holds it. */
+int lc_stream_send_held(lc_stream *stream, const void *bytes, size_t length);
+/* While held and with nothing queued: one LC_KIND_SEND when the descriptor can be written to, or closes. */
+int lc_stream_wait_room(lc_stream *stream, uint64_t waiter);
+/* The kernel told the error that broke the sending side to somebody else. */
+void lc_stream_break(lc_stream *stream, int error);
 
 /* Whether somebody waits to send on. */
 bool lc_stream_send_waits(const lc_stream *stream);
@@ -136,6 +154,10 @@ int lc_address_parse(const char *host, uint16_t port, lc_address *out);
 /* "a.b.c.d", "x::y" or "x::y%zone" into text (at least 64 bytes); returns the port or < 0. */
 int lc_address_format(const lc_address *address, char *text, size_t size);
 int lc_address_local(int fd, lc_address *out);
+/* As they were when the stream was made, also once it is closed. -ENOTCONN: none. */
+int lc_stream_end_address(const lc_stream *stream, bool peer, lc_address *out);
+/* sendfile(2) without SIGPIPE; moves *offset. */
+ssize_t lc_send_file(int fd, int file, int64_t *offset, size_t count);
 int lc_address_peer(int fd, lc_address *out);
 
 /* A Unix socket's path, or its abstract name if the first byte is zero. -EINVAL: empty, or a zero byte in a path;

@@ -51,6 +51,7 @@ typedef enum lc_opcode {
     LC_OP_SEND,
     LC_OP_POLL_READ,
     LC_OP_POLL_WRITE,
+    LC_OP_ROOM, /* a stream's send, while it waits for room that others fill */
 } lc_opcode;
 
 /* IDLE -> QUEUED -> IN_KERNEL | ARMED -> (DONE ->) IDLE. DONE is passed only by one-shot operations on their way

@@ -12,8 +12,6 @@
 
 /* In a stream's waiter: the word is a parked task rather than a continuation, and is run rather than resumed. */
 enum { LC_WAITER_PARKED = 1 };
-/* The stream's handler wants to hear of room, rather than a task. */
-enum { LC_WAITER_HANDLER = 2 };
 
 #if defined(__clang__)
 

@@ -4,6 +4,7 @@
 #define LC_INTERNAL_H
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,8 +65,8 @@ struct lc_stream {
     bool dirty : 1;    /* on the list of phase 1 */
     bool on_close : 1; /* on the list of phase 8 */
     bool connecting : 1;
-    bool finish : 1;   /* half-close once out is empty */
-    bool finished : 1; /* half-closed */
+    bool finish : 1; /* half-close once out is empty */
+    bool held : 1;   /* a file is being sent: no writes */
     bool closing : 1;
     bool aborting : 1;
     /* Third and fourth: what a write touches. */
@@ -90,12 +91,20 @@ struct lc_stream {
     lc_stream *next_all, **link_all;
     int32_t connect_result;
     bool closed : 1;
-    bool released : 1;  /* the owner let go */
-    bool local : 1;     /* a Unix socket */
-    bool cut_short : 1; /* proactor: the kernel gave a send up before its end */
-    bool told : 1;      /* take has told of the end, or of the error */
-    bool owes_loss : 1; /* the owner of a started stream wants to hear of its loss before the descriptor closes */
-    bool loss_due : 1;  /* now */
+    bool released : 1;      /* the owner let go */
+    bool local : 1;         /* a Unix socket */
+    bool cut_short : 1;     /* proactor: the kernel gave a send up before its end */
+    bool finished : 1;      /* half-closed */
+    bool told : 1;          /* take has told of the end, or of the error */
+    bool owes_loss : 1;     /* the owner of a started stream wants to hear of its loss before the descriptor closes */
+    bool loss_due : 1;      /* now */
+    bool send_due : 1;      /* send_waiter is to be told */
+    bool room_wanted : 1;   /* so is the owner, once no more than room_below bytes are queued */
+    bool room_due : 1;      /* now */
+    uint8_t end_lengths[2]; /* of the addresses as they were at the start: local, peer; 0: none */
+    uint8_t ends[2][sizeof(struct sockaddr_in6)];
+    lc_address *names; /* the same two of a Unix socket, where one of them has a name */
+    size_t room_below;
 };
 
 static_assert(offsetof(struct lc_stream, send) == 128, "a read touches two lines of a stream");
@@ -230,6 +239,8 @@ void lc__stream_received(lc_stream *stream, int result, bool more, lc_buffer *bu
 void lc__stream_sent(lc_stream *stream, int result);
 void lc__stream_connected(lc_stream *stream, int result);
 void lc__stream_broke(lc_stream *stream, int error);
+void lc__stream_room(lc_stream *stream);
+void lc__stream_note_ends(lc_stream *stream);
 int lc__stream_end(const lc_stream *stream); /* 0, or the error that an end stands for */
 void lc__stream_maybe_finish(lc_stream *stream);
 void lc__stream_announce_loss(lc_stream *stream);

@@ -180,6 +180,7 @@ static int lc__listener_keep(lc_listener *listener, int fd) {
         return result;
     }
     stream->local = listener->local;
+    lc__stream_note_ends(stream);
     lc__queue_push(&listener->pending, &stream->closed_ready);
     return 0;
 }

@@ -512,6 +512,8 @@ void lc_loop_free(lc_loop *loop) {
         free(listener);
     }
     lc__datagrams_free(loop);
+    for (lc_stream *stream = loop->all_streams; stream; stream = stream->next_all)
+        free(stream->names);
     for (void *slab = loop->slabs, *next; slab; slab = next) {
         next = *(void **)slab;
         free(slab);

@@ -3,6 +3,9 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/sendfile.h>
 #include <unistd.h>
 #include "internal.h"
 
@@ -143,4 +146,22 @@ int lc_socket_listen(const lc_address *address, int backlog, bool reuse_port, in
     if (result == 0)
         *out_fd = fd;
     return result;
+}
+
+/* sendfile has no MSG_NOSIGNAL: the signal is held back, and taken away if it came of this call. */
+ssize_t lc_send_file(int fd, int file, int64_t *offset, size_t count) {
+    sigset_t mask, before, pending;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGPIPE);
+    sigpending(&pending);
+    pthread_sigmask(SIG_BLOCK, &mask, &before);
+    off_t at = (off_t)*offset;
+    ssize_t sent = sendfile(fd, file, &at, count);
+    int error = sent < 0 ? errno : 0;
+    *offset = at;
+    if (error == EPIPE && !sigismember(&pending, SIGPIPE))
+        while (sigtimedwait(&mask, NULL, &(struct timespec){0}) < 0 && errno == EINTR)
+            continue;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error ? -error : sent;
 }

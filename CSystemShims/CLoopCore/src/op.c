@@ -87,6 +87,9 @@ void lc__op_completed(lc_loop *loop, lc_op *op, int result, bool more, lc_buffer
     case LC_OP_SEND:
         lc__stream_sent(lc__container_of(op, lc_stream, send), result);
         break;
+    case LC_OP_ROOM:
+        lc__stream_room(lc__container_of(op, lc_stream, send));
+        break;
     case LC_OP_CONNECT:
         lc__stream_connected(lc__container_of(op, lc_stream, send), result);
         break;

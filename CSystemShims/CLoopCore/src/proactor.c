@@ -381,6 +381,7 @@ bool lc__proactor_start(lc_loop *loop, lc_op *op) {
         io_uring_prep_poll_add(sqe, op->fd, POLLIN | POLLRDHUP);
         break;
     case LC_OP_POLL_WRITE:
+    case LC_OP_ROOM:
         io_uring_prep_poll_add(sqe, op->fd, POLLOUT);
         break;
     case LC_OP_SEND:

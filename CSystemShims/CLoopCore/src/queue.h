@@ -21,6 +21,14 @@ static inline void lc__queue_push(lc__queue *queue, lc_node *node) {
     queue->count++;
 }
 
+static inline void lc__queue_push_first(lc__queue *queue, lc_node *node) {
+    node->next = queue->head;
+    queue->head = node;
+    if (!queue->tail)
+        queue->tail = node;
+    queue->count++;
+}
+
 static inline lc_node *lc__queue_pop(lc__queue *queue) {
     lc_node *node = queue->head;
     if (!node)

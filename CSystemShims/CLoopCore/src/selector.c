@@ -201,7 +201,8 @@ static lc__watch *lc__watch_for(lc_loop *loop, int fd) {
 /* ---- arming ---- */
 
 static bool lc__op_is_write(const lc_op *op) {
-    return op->opcode == LC_OP_SEND || op->opcode == LC_OP_CONNECT || op->opcode == LC_OP_POLL_WRITE;
+    return op->opcode == LC_OP_SEND || op->opcode == LC_OP_CONNECT || op->opcode == LC_OP_POLL_WRITE ||
+           op->opcode == LC_OP_ROOM;
 }
 
 static void lc__selector_arm(lc_loop *loop, lc_op *op) {

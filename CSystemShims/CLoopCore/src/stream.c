@@ -48,12 +48,38 @@ int lc__stream_make(lc_loop *loop, int fd, lc_stream **out) {
 
 static void lc__stream_free(lc_stream *stream) {
     lc_loop *loop = stream->loop;
+    free(stream->names);
+    stream->names = NULL;
     *stream->link_all = stream->next_all;
     if (stream->next_all)
         stream->next_all->link_all = stream->link_all;
     loop->stats.streams--;
     stream->closed_ready.next = loop->free_streams;
     loop->free_streams = &stream->closed_ready;
+}
+
+/* The kernel forgets the peer's with a reset, and both with the descriptor. */
+void lc__stream_note_ends(lc_stream *stream) {
+    for (int peer = 0; peer < 2; peer++) {
+        lc_address address;
+        int result = peer ? lc_address_peer(stream->fd, &address) : lc_address_local(stream->fd, &address);
+        if (result < 0 || address.length <= sizeof address.storage.ss_family)
+            continue;
+        if (address.length <= sizeof stream->ends[peer]) {
+            memcpy(stream->ends[peer], &address.storage, address.length);
+            stream->end_lengths[peer] = (uint8_t)address.length;
+        } else if (stream->names || (stream->names = calloc(2, sizeof *stream->names))) {
+            stream->names[peer] = address;
+        }
+    }
+}
+
+int lc_stream_end_address(const lc_stream *stream, bool peer, lc_address *out) {
+    *out = (lc_address){.length = stream->end_lengths[peer]};
+    memcpy(&out->storage, stream->ends[peer], stream->end_lengths[peer]);
+    if (out->length == 0 && stream->names)
+        *out = stream->names[peer];
+    return out->length > 0 ? 0 : -ENOTCONN;
 }
 
 int lc_stream_adopt(lc_loop *loop, int fd, lc_stream **out) {
@@ -73,8 +99,10 @@ int lc_stream_adopt(lc_loop *loop, int fd, lc_stream **out) {
     if (domain != AF_UNIX)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     int result = lc__stream_make(loop, fd, out);
-    if (result == 0)
+    if (result == 0) {
         (*out)->local = domain == AF_UNIX;
+        lc__stream_note_ends(*out);
+    }
     return result;
 }
 
@@ -139,13 +167,17 @@ static void lc__stream_receive_ready(lc_stream *stream) {
 }
 
 static bool lc__stream_send_settled(const lc_stream *stream) {
-    if (stream->connecting)
+    if (stream->connecting || stream->send.opcode == LC_OP_ROOM)
         return stream->send_cancelled || stream->aborting;
     return stream->unsent <= stream->send_below || stream->send_error || stream->send_cancelled || stream->aborting;
 }
 
 static void lc__stream_send_ready(lc_stream *stream) {
-    if (stream->send_queued || !stream->send_waiter || !lc__stream_send_settled(stream))
+    if (stream->send_waiter && lc__stream_send_settled(stream))
+        stream->send_due = true;
+    if (stream->room_wanted && stream->unsent <= stream->room_below && !stream->send_error)
+        stream->room_due = true;
+    if (stream->send_queued || !(stream->send_due || stream->room_due))
         return;
     stream->send_queued = true;
     lc__ready_push(stream->loop, &stream->send_ready, LC_KIND_SEND);
@@ -165,7 +197,7 @@ bool lc__stream_node_dropped(lc_stream *stream, lc_kind kind) {
         wanted = lc__stream_receive_wanted(stream);
     } else if (kind == LC_KIND_SEND) {
         stream->send_queued = false;
-        wanted = stream->send_waiter != 0;
+        wanted = stream->send_due || stream->room_due;
     } else {
         stream->closed_queued = false;
         wanted = stream->closed_waiter != 0;
@@ -242,7 +274,28 @@ int lc_stream_start_receiving(lc_stream *stream) {
     return 0;
 }
 
-void lc_stream_pause_receiving(lc_stream *stream) { stream->paused = true; }
+/* The sending side broke. A started stream that still hears of what arrives hears of the end too, behind the bytes before
+ * it; else, and if the error says nothing of the peer, nothing is left to wait for. */
+static void lc__stream_lose_if_deaf(lc_stream *stream) {
+    bool peer_gone = stream->send_error == -EPIPE || stream->send_error == -ECONNRESET;
+    if (stream->owes_loss && !stream->closing && (stream->paused || !peer_gone))
+        lc_stream_close(stream, true, false);
+}
+
+void lc_stream_pause_receiving(lc_stream *stream) {
+    stream->paused = true;
+    if (stream->send_error)
+        lc__stream_lose_if_deaf(stream);
+}
+
+void lc_stream_give_back(lc_stream *stream, lc_buffer *buffer, uint32_t used) {
+    buffer->offset += used;
+    buffer->length -= used;
+    if (stream->closing || buffer->length == 0)
+        lc__buffer_return_here(stream->loop, buffer);
+    else
+        lc__queue_push_first(&stream->in, &buffer->node);
+}
 
 void lc_stream_resume_receiving(lc_stream *stream) {
     bool over = (stream->end || stream->receive_error) && stream->told;
@@ -257,7 +310,7 @@ bool lc_stream_is_receiving(const lc_stream *stream) { return stream->started &&
 void lc_stream_owe_loss(lc_stream *stream) { stream->owes_loss = true; }
 
 void lc_stream_loss_told(lc_stream *stream) {
-    stream->owes_loss = stream->loss_due = stream->started = false;
+    stream->owes_loss = stream->loss_due = stream->started = stream->room_wanted = stream->room_due = false;
     lc__stream_maybe_close(stream);
 }
 
@@ -384,7 +437,9 @@ void lc__stream_flush_dirty(lc_loop *loop) {
 static int lc__stream_refuses(const lc_stream *stream) {
     if (stream->send_error)
         return stream->send_error;
-    return stream->closing ? -ESHUTDOWN : stream->finish ? -EPIPE : 0;
+    if (!(stream->closing | stream->finish | stream->held))
+        return 0;
+    return stream->closing ? -ESHUTDOWN : stream->finish ? -EPIPE : -EBUSY;
 }
 
 int lc_stream_send(lc_stream *stream, lc_buffer *buffer) {
@@ -476,15 +531,31 @@ int lc_stream_wait_send(lc_stream *stream, uint64_t waiter, size_t below) {
         return -EBUSY;
     stream->send_waiter = waiter;
     stream->send_below = below;
+    stream->send_due = false;
     lc__stream_send_ready(stream);
     return 0;
 }
 
+uint64_t lc_stream_send_waiter_due(lc_stream *stream) { return stream->send_due ? lc_stream_send_waiter(stream) : 0; }
+
 uint64_t lc_stream_send_waiter(lc_stream *stream) {
     uint64_t waiter = stream->send_waiter;
     stream->send_waiter = 0;
+    stream->send_due = false;
     lc__token_next(&stream->send_token);
     return waiter;
+}
+
+void lc_stream_want_room(lc_stream *stream, size_t below) {
+    stream->room_wanted = true;
+    stream->room_below = below;
+}
+
+bool lc_stream_take_room(lc_stream *stream) {
+    bool due = stream->room_due;
+    stream->room_wanted &= !due;
+    stream->room_due = false;
+    return due;
 }
 
 bool lc_stream_send_waits(const lc_stream *stream) { return stream->send_waiter != 0; }
@@ -551,14 +622,71 @@ void lc__stream_broke(lc_stream *stream, int error) {
     stream->send_error = error;
     lc__stream_drop_out(stream);
     lc__stream_send_ready(stream);
+    lc__stream_lose_if_deaf(stream);
 }
 
 /* Half-close, once everything is out. */
 void lc__stream_maybe_finish(lc_stream *stream) {
-    if (!stream->finish || stream->finished || stream->connecting || stream->out.head)
+    if (!stream->finish || stream->finished || stream->connecting || stream->out.head || stream->held)
         return;
     stream->finished = true;
     shutdown(stream->fd, SHUT_WR); /* ENOTCONN: the peer was faster, and reading will tell */
+}
+
+/* ---- sending a file: somebody else writes to the descriptor, and the stream tells of room ---- */
+
+int lc_stream_hold(lc_stream *stream) {
+    int refusal = lc__stream_refuses(stream);
+    if (refusal == 0)
+        stream->held = true;
+    return refusal;
+}
+
+void lc_stream_let_go(lc_stream *stream) {
+    stream->held = false;
+    if (stream->send.opcode == LC_OP_ROOM)
+        lc__op_ask_cancel(stream->loop, &stream->send);
+    lc__stream_mark_dirty(stream);
+    lc__stream_maybe_finish(stream);
+}
+
+int lc_stream_send_held(lc_stream *stream, const void *bytes, size_t length) {
+    bool finish = stream->finish;
+    stream->held = stream->finish = false;
+    int result = lc_stream_send_copy(stream, bytes, length);
+    stream->held = true;
+    stream->finish = finish;
+    return result;
+}
+
+int lc_stream_wait_room(lc_stream *stream, uint64_t waiter) {
+    if (stream->closing)
+        return -ESHUTDOWN;
+    if (stream->send_error)
+        return stream->send_error;
+    /* A wait that was cancelled may not have ended yet. Then its end wakes this one early, which asks again. */
+    bool asked = stream->send.opcode == LC_OP_ROOM;
+    if (stream->send_waiter || (!asked && stream->send.state != LC_STATE_IDLE))
+        return -EBUSY;
+    if (!asked) {
+        stream->send.opcode = LC_OP_ROOM;
+        lc__op_submit(stream->loop, &stream->send);
+    }
+    return lc_stream_wait_send(stream, waiter, stream->unsent);
+}
+
+/* There is room, or an error to be met, or the wait is over. */
+void lc__stream_room(lc_stream *stream) {
+    stream->send.opcode = LC_OP_SEND;
+    lc__stream_mark_dirty(stream);
+    lc__stream_send_ready(stream);
+    if (stream->closing)
+        lc__stream_maybe_close(stream);
+}
+
+void lc_stream_break(lc_stream *stream, int error) {
+    if (!stream->closing && !stream->send_error)
+        lc__stream_broke(stream, error);
 }
 
 /* The kernel accepted `result` bytes of what is queued, or refused. */
@@ -603,6 +731,8 @@ void lc__stream_connected(lc_stream *stream, int result) {
         if (result < 0) {
             stream->receive_error = result;
             lc__stream_broke(stream, result);
+        } else {
+            lc__stream_note_ends(stream);
         }
     }
     lc__stream_mark_dirty(stream);
@@ -647,6 +777,8 @@ int lc_stream_close(lc_stream *stream, bool abort, bool reset) {
         while ((node = lc__queue_pop(&stream->in)))
             lc__buffer_return_here(loop, lc__container_of(node, lc_buffer, node));
         lc__op_ask_cancel(loop, &stream->receive);
+        if (stream->send.opcode == LC_OP_ROOM)
+            lc__op_ask_cancel(loop, &stream->send);
         lc__stream_receive_ready(stream);
     }
     if ((abort || stream->connecting) && !stream->aborting) {
@@ -716,7 +848,7 @@ void lc__stream_close_finished(lc_loop *loop) {
 void lc__stream_release_now(lc_stream *stream) {
     stream->released = true;
     stream->receive_waiter = stream->send_waiter = stream->closed_waiter = 0;
-    stream->started = stream->owes_loss = false;
+    stream->started = stream->owes_loss = stream->room_wanted = stream->send_due = stream->room_due = false;
     /* A polite close that is still flushing goes on without its owner. */
     if (!stream->closing)
         lc_stream_close(stream, true, false);
