@@ -83,6 +83,8 @@ public enum LoopError: Error, Sendable, Hashable {
     case notPollable(descriptor: Int32)
     /// A connection or listener of this loop owns the descriptor.
     case ownedByTransport(descriptor: Int32)
+    /// The kernel cannot send this file to this socket.
+    case sendFileNotAvailable(descriptor: Int32)
     /// The text is not an IPv4 or IPv6 address, or not a path or name that a Unix socket can have.
     case invalidAddress(String)
     /// A callback of the connection's handler threw, which ended the connection.
@@ -133,6 +135,8 @@ extension LoopError: CustomStringConvertible {
             "Descriptor \(descriptor) has no readiness (a regular file or directory?). Read it without waiting."
         case .ownedByTransport(let descriptor):
             "Descriptor \(descriptor) belongs to a connection or listener of this loop. Use that instead."
+        case .sendFileNotAvailable(let descriptor):
+            "sendFile: the kernel cannot send descriptor \(descriptor) to this socket. Give a regular file, or read and send."
         case .invalidAddress(let text):
             "\"\(text)\" is no address. Give an IPv4 or IPv6 address, or for a Unix socket a name of 1 to 107 bytes."
         case .handlerFailed(let callback, let error):

@@ -7,6 +7,7 @@
 #include "lc_loop.h"
 #include "lc_net.h"
 #include "lc_probe.h"
+#include "lc_socket.h"
 #include "lc_swift.h"
 
 #endif
