@@ -235,7 +235,7 @@ struct SocketTests {
     // MARK: The end
 
     @Test("F21 closing a socket ends its waits first, and the peer sees it", arguments: LoopKind.available)
-    func close(kind: LoopKind) async throws {
+    func closing(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (socket, peer) = try socketPair(on: loop)
             let receiving = loop.spawn { try await socket.receive(max: 10) }
