@@ -13,7 +13,8 @@ import Musl
 
 @Suite(.timeLimit(.minutes(1)))
 struct SocketConnectingTests {
-    private static func makeListening(on loop: any Loop, _ host: String = "127.0.0.1") throws -> (Socket, SocketAddress) {
+    private static func makeListening(on loop: any Loop, _ host: String = "127.0.0.1") throws -> (Socket, SocketAddress)
+    {
         let any = try SocketAddress(host, 0)
         let socket = try Socket(for: any, on: loop)
         try socket.bind(to: any)

@@ -82,7 +82,8 @@ struct SocketTests {
         }
     }
 
-    @Test("K3 K7 a send that is cancelled says how much was sent, and the rest can follow", arguments: LoopKind.available)
+    @Test(
+        "K3 K7 a send that is cancelled says how much was sent, and the rest can follow", arguments: LoopKind.available)
     func cancelledSend(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let (socket, peer) = try socketPair(on: loop)
@@ -211,7 +212,9 @@ struct SocketTests {
         }
     }
 
-    @Test("K10 a blocking socket that is taken over blocks no more; what is none stays its owner's", arguments: LoopKind.available)
+    @Test(
+        "K10 a blocking socket that is taken over blocks no more; what is none stays its owner's",
+        arguments: LoopKind.available)
     func nonBlocking(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             func isSafe(_ socket: Socket) -> Bool {
