@@ -38,7 +38,22 @@ extension Connection {
     nonisolated(nonsending) public static func connect(
         to host: String, port: UInt16, on loop: any Loop, options: ConnectOptions = ConnectOptions()
     ) async throws(LoopError) -> Connection {
-        try await connect(to: SocketAddress(host, port), on: loop, options: options)
+        try await connect(to: addresses(of: host, port: port, on: loop), on: loop, options: options)
+    }
+
+    /// Connects to a Unix socket: a path, or an abstract name, which begins with a zero byte. Source: asyncio's
+    /// `create_unix_connection`.
+    /// - Throws: `.invalidAddress`, `.cancelled`, `.io` with the errno of `connect` and the name.
+    nonisolated(nonsending) public static func connect(
+        toUnix name: String, on loop: any Loop, options: ConnectOptions = ConnectOptions()
+    ) async throws(LoopError) -> Connection {
+        try await connect(to: SocketAddress(unix: name), on: loop, options: options)
+    }
+
+    nonisolated(nonsending) private static func addresses(
+        of host: String, port: UInt16, on loop: any Loop
+    ) async throws(LoopError) -> [SocketAddress] {
+        [try SocketAddress(host, port)]
     }
 
     /// Connects to an address, also to that of a Unix socket. `TCP_NODELAY` is set.

@@ -99,6 +99,8 @@ public enum LoopError: Error, Sendable, Hashable {
     case ownedByTransport(descriptor: Int32)
     /// No handler can be had for a signal of this number.
     case invalidSignal(Int32)
+    /// The kernel cannot send this file to this socket.
+    case sendFileNotAvailable(descriptor: Int32)
     /// The text is not an IPv4 or IPv6 address, or not a path or name that a Unix socket can have.
     case invalidAddress(String)
     /// A callback of the connection's handler threw, which ended the connection.
@@ -166,6 +168,8 @@ extension LoopError: CustomStringConvertible {
         case .invalidSignal(let number):
             "Signal \(number) cannot be handled. SIGKILL and SIGSTOP are the kernel's, faults such as SIGSEGV would come "
                 + "back at once, and there is none beyond SIGRTMAX. Choose another one."
+        case .sendFileNotAvailable(let descriptor):
+            "sendFile: the kernel cannot send descriptor \(descriptor) to this socket. Give a regular file, or read and send."
         case .invalidAddress(let text):
             "\"\(text)\" is no address. Give an IPv4 or IPv6 address, or for a Unix socket a name of 1 to 107 bytes."
         case .handlerFailed(let callback, let error):

@@ -13,7 +13,7 @@ import Musl
 #endif
 
 /// A listener whose queue is full, so that the kernel leaves who comes next without an answer.
-private final class Deaf: Sendable {
+final class Deaf: Sendable {
     let address: SocketAddress
     private let descriptor: Int32
     private let guests: [Peer]

@@ -11,6 +11,7 @@
 #include "lc_probe.h"
 #include "lc_signals.h"
 #include "lc_spawn.h"
+#include "lc_socket.h"
 #include "lc_swift.h"
 #include "lc_thread.h"
 

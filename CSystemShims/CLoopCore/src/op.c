@@ -273,6 +273,11 @@ static lc__fd *lc__fd_known(const lc_loop *loop, int fd) {
     return &loop->fd_chunks[chunk][(uint32_t)fd % LC__CHUNK];
 }
 
+bool lc_loop_owns_descriptor(const lc_loop *loop, int fd) {
+    const lc__fd *entry = lc__fd_known(loop, fd);
+    return entry && entry->owner;
+}
+
 const void *lc_op_watcher(const lc_loop *loop, int fd, bool write) {
     const lc__fd *entry = lc__fd_known(loop, fd);
     const lc_op *op = !entry ? NULL : write ? entry->poll_write : entry->poll_read;
