@@ -72,6 +72,8 @@ public enum LoopError: Error, Sendable, Hashable {
     case unavailable(LoopUnavailability)
     /// No policy has that name.
     case unknownPolicy(name: String, known: [String])
+    /// A program could not be started: its name, and the step that failed.
+    case notStarted(program: String, IOError)
     /// The task was cancelled. Nothing was lost: what arrives is there for the next read.
     case cancelled(operation: String)
     /// Somebody is waiting for the same thing already.
@@ -86,8 +88,6 @@ public enum LoopError: Error, Sendable, Hashable {
     case ownedByTransport(descriptor: Int32)
     /// The text is not an IPv4 or IPv6 address.
     case invalidAddress(String)
-    /// A program could not be started: its name, and the step that failed.
-    case notStarted(program: String, IOError)
     /// A system call failed.
     case io(IOError)
 }
@@ -120,6 +120,8 @@ extension LoopError: CustomStringConvertible {
             unavailability.description
         case .unknownPolicy(let name, let known):
             "There is no loop policy named \"\(name)\". Known: \(known.sorted().joined(separator: ", "))."
+        case .notStarted(let program, let error):
+            "\(program) could not be started: \(error.operation): \(error.name). \(startAdvice(error.errno))"
         case .cancelled(let operation):
             "\(operation): the task was cancelled."
         case .busy(let operation):
@@ -134,8 +136,6 @@ extension LoopError: CustomStringConvertible {
             "Descriptor \(descriptor) belongs to a connection or listener of this loop. Use that instead."
         case .invalidAddress(let text):
             "\"\(text)\" is not an IPv4 or IPv6 address."
-        case .notStarted(let program, let error):
-            "\(program) could not be started: \(error.operation): \(error.name). \(startAdvice(error.errno))"
         case .io(let error):
             error.description
         }
