@@ -75,6 +75,8 @@ public enum LoopError: Error, Sendable, Hashable {
     case unavailable(LoopUnavailability)
     /// No policy has that name.
     case unknownPolicy(name: String, known: [String])
+    /// A program could not be started: its name, and the step that failed.
+    case notStarted(program: String, IOError)
     /// The task was cancelled. Nothing was lost: what arrives is there for the next read.
     case cancelled(operation: String)
     /// Somebody is waiting for the same thing already.
@@ -107,8 +109,6 @@ public enum LoopError: Error, Sendable, Hashable {
     case handlerFailed(callback: String, error: String)
     /// None of several addresses could be connected to.
     case connectFailed([ConnectAttempt])
-    /// A program could not be started: its name, and the step that failed.
-    case notStarted(program: String, IOError)
     /// A system call failed.
     case io(IOError)
 }
@@ -143,6 +143,8 @@ extension LoopError: CustomStringConvertible {
             unavailability.description
         case .unknownPolicy(let name, let known):
             "There is no loop policy named \"\(name)\". Known: \(known.sorted().joined(separator: ", "))."
+        case .notStarted(let program, let error):
+            "\(program) could not be started: \(error.operation): \(error.name). \(startAdvice(error.errno))"
         case .cancelled(let operation):
             "\(operation): the task was cancelled."
         case .busy(let operation):
@@ -177,8 +179,6 @@ extension LoopError: CustomStringConvertible {
         case .connectFailed(let attempts):
             "None of \(attempts.count) addresses can be connected to. "
                 + attempts.map(\.description).joined(separator: " ")
-        case .notStarted(let program, let error):
-            "\(program) could not be started: \(error.operation): \(error.name). \(startAdvice(error.errno))"
         case .io(let error):
             error.description
         }
