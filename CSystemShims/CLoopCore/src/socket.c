@@ -3,7 +3,10 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/sendfile.h>
+#include <time.h>
 #include <unistd.h>
 #include "internal.h"
 
@@ -76,11 +79,21 @@ int lc_socket_accept(int fd, lc_address *peer) {
 ptrdiff_t lc_socket_send_file(int fd, int file, int64_t *offset, size_t count) {
     off_t at = (off_t)*offset;
     ssize_t result;
+    /* sendfile has no MSG_NOSIGNAL: the signal of a broken pipe is held back, and taken away if it is this call's. */
+    sigset_t broken, before, pending;
+    sigemptyset(&broken);
+    sigaddset(&broken, SIGPIPE);
+    sigpending(&pending);
+    pthread_sigmask(SIG_BLOCK, &broken, &before);
     do
         result = sendfile(fd, file, &at, count);
     while (result < 0 && errno == EINTR);
+    int error = errno;
+    if (result < 0 && error == EPIPE && !sigismember(&pending, SIGPIPE))
+        sigtimedwait(&broken, NULL, &(struct timespec){0});
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (result < 0)
-        return -errno;
+        return -error;
     *offset = at;
     return result;
 }
