@@ -33,12 +33,14 @@ public struct ConnectAttempt: Error, Sendable, Hashable, CustomStringConvertible
 }
 
 extension Connection {
-    /// Connects to an IPv4 or IPv6 address.
-    /// - Throws: `.invalidAddress`, `.cancelled`, `.io` with the errno of `connect`, `bind` or `socket`.
+    /// Connects to a host: a literal IPv4 or IPv6 address, or a name, all of whose addresses are tried as by
+    /// ``connect(to:on:options:)-([SocketAddress],_,_)``. Source: asyncio's `create_connection`.
+    /// - Throws: The errors of that, and those of ``Loop/resolve(_:port:)``.
     nonisolated(nonsending) public static func connect(
         to host: String, port: UInt16, on loop: any Loop, options: ConnectOptions = ConnectOptions()
     ) async throws(LoopError) -> Connection {
-        try await connect(to: addresses(of: host, port: port, on: loop), on: loop, options: options)
+        if host.isEmpty { throw .invalidAddress(host) }
+        return try await connect(to: loop.resolve(host, port: port), on: loop, options: options)
     }
 
     /// Connects to a Unix socket: a path, or an abstract name, which begins with a zero byte. Source: asyncio's
@@ -48,12 +50,6 @@ extension Connection {
         toUnix name: String, on loop: any Loop, options: ConnectOptions = ConnectOptions()
     ) async throws(LoopError) -> Connection {
         try await connect(to: SocketAddress(unix: name), on: loop, options: options)
-    }
-
-    nonisolated(nonsending) private static func addresses(
-        of host: String, port: UInt16, on loop: any Loop
-    ) async throws(LoopError) -> [SocketAddress] {
-        [try SocketAddress(host, port)]
     }
 
     /// Connects to an address, also to that of a Unix socket. `TCP_NODELAY` is set.

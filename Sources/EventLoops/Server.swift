@@ -51,8 +51,8 @@ public final class Server: Sendable {
     }
 
     /// Binds to all of `endpoints`; an endpoint that is named twice counts once. Nothing listens before ``start(_:)``.
-    /// - Throws: `.io` with the address that cannot be had. One that this machine does not have (`EADDRNOTAVAIL`) is
-    ///   passed over as long as another one can be had. On an error nothing stays bound.
+    /// - Throws: `.io` with the address that cannot be had. One that this machine does not have (`EADDRNOTAVAIL`), or
+    ///   has no such family of, is passed over as long as another one can be had. On an error nothing stays bound.
     public init(
         on loop: any Loop, endpoints: [SocketAddress], options: ListenOptions = ListenOptions()
     ) throws(LoopError) {
@@ -65,12 +65,29 @@ public final class Server: Sendable {
                 let socket = try BoundSocket(on: loop, endpoint, options)
                 state.addresses.append(socket.address)
                 state.sockets.append(Place(socket))
-            } catch .io(let error) where error.errno == EADDRNOTAVAIL {
+            } catch .io(let error) where error.errno == EADDRNOTAVAIL || error.errno == EAFNOSUPPORT {
                 unavailable = .io(error)
             }
         }
         if let unavailable, state.sockets.isEmpty { throw unavailable }
         self.state = Lock(state)
+    }
+
+    /// Binds to all addresses of all `hosts`: literal addresses, names, or `""` for every address of this machine. With
+    /// port 0 each address gets a port of its own.
+    /// - Throws: The errors of ``Loop/resolve(_:port:)`` and of ``init(on:endpoints:options:)``.
+    nonisolated(nonsending) public static func bind(
+        to hosts: [String] = [""], port: UInt16, on loop: any Loop, options: ListenOptions = ListenOptions()
+    ) async throws(LoopError) -> Server {
+        var endpoints: [SocketAddress] = []
+        for host in hosts {
+            if host.isEmpty {
+                endpoints += [try SocketAddress("0.0.0.0", port), try SocketAddress("::", port)]
+            } else {
+                endpoints += try await loop.resolve(host, port: port)
+            }
+        }
+        return try Server(on: loop, endpoints: endpoints, options: options)
     }
 
     /// Where it listens, or will; ports are the real ones if 0 was asked for. Empty once it is closed.

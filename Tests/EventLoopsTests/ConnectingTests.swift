@@ -57,14 +57,33 @@ struct ConnectingTests {
         }
     }
 
-    @Test("K4 only literal addresses", arguments: LoopKind.available)
-    func invalidAddress(kind: LoopKind) async throws {
+    /// Knows where a test's servers are.
+    private struct Places: Resolver {
+        let places: [SocketAddress]
+        func resolve(host: String, port: UInt16, on loop: any Loop) -> [SocketAddress] {
+            host == "example.test" ? places : []
+        }
+    }
+
+    @Test("C1 a name is looked up, and its addresses are tried in turn", arguments: LoopKind.available)
+    func byName(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
-            for text in ["localhost", "", "127.0.0", "::g", "127.0.0.1 ", "1.2.3.4.5"] {
-                await #expect(throws: LoopError.invalidAddress(text)) {
-                    _ = try await Connection.connect(to: text, port: 1, on: loop)
-                }
-            }
+            let listener = try Listener(on: loop, port: 0)
+            // Bound, and not listening: it refuses.
+            let refusing = try Server(on: loop, endpoints: [SocketAddress("127.0.0.1", 0)])
+            loop.resolver = Places(places: refusing.addresses + [listener.address])
+            let connection = try await Connection.connect(to: "example.test", port: 1, on: loop)
+            #expect(connection.remoteAddress == listener.address)
+            connection.abort()
+            let unknown = await thrown { _ = try await Connection.connect(to: "nobody.test", port: 1, on: loop) }
+            let reason = "the resolver found no address"
+            #expect(unknown == .resolving(ResolvingError(host: "nobody.test", reason: reason)))
+            listener.close()
+            try await until("it refuses as well", on: loop) { loop.waitingOperations == 0 }
+            let refused = await thrown { _ = try await Connection.connect(to: "example.test", port: 1, on: loop) }
+            guard case .connectFailed(let attempts) = refused else { return #expect(refused == .closed) }
+            #expect(attempts.map(\.error.errno) == [ECONNREFUSED, ECONNREFUSED])
+            refusing.close()
         }
     }
 

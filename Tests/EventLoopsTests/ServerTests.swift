@@ -48,6 +48,33 @@ struct ServerTests {
         }
     }
 
+    @Test("V1 hosts are looked up, and an empty one is every address of this machine", arguments: LoopKind.available)
+    func hosts(kind: LoopKind) async throws {
+        struct Places: Resolver {
+            func resolve(host: String, port: UInt16, on loop: any Loop) throws -> [SocketAddress] {
+                try ["127.0.0.3", "127.0.0.4"].map { try SocketAddress($0, port) }
+            }
+        }
+        try await onLoop(kind) { loop in
+            loop.resolver = Places()
+            let named = try await Server.bind(to: ["example.test", "127.0.0.3", "127.0.0.5"], port: 0, on: loop)
+            #expect(named.addresses.map(\.host) == ["127.0.0.3", "127.0.0.4", "127.0.0.5"])
+            #expect(Set(named.addresses.map(\.port)).count > 1)
+            named.close()
+            let everywhere = try await Server.bind(port: 0, on: loop)
+            // Without IPv6 there is one.
+            #expect(everywhere.addresses.map(\.host).starts(with: ["0.0.0.0"]))
+            try everywhere.start(Self.echo)
+            let port = try #require(everywhere.addresses.first).port
+            let connection = try await Connection.connect(to: "127.0.0.9", port: port, on: loop)
+            try await connection.write([3])
+            #expect(try await connection.read(atLeast: 1) == [3])
+            connection.abort()
+            everywhere.close()
+            try await everywhere.waitClosed()
+        }
+    }
+
     @Test(
         "V2 connections inherit the server's keep-alive", .realKernel("options of accepted sockets"),
         arguments: LoopKind.available)
