@@ -29,9 +29,13 @@ if [[ -n "${TEST_RESULTS-}" ]]; then
 fi
 
 printf '==> %s\n' "$what"
+# Each test has threads and loops of its own. All of them at once, on few processors and under a sanitizer, would keep
+# each other waiting for so long that waits which mean a hang run out.
+width=$(($(nproc) * 2))
 # All tests are Swift Testing's. XCTest, when left on, adds "Executed 0 tests" and leaks that LeakSanitizer reports.
 status=0
-${by_line[@]+"${by_line[@]}"} swift test --disable-xctest ${results[@]+"${results[@]}"} "$@" 2>&1 | tee "$log_dir/log" || status=$?
+${by_line[@]+"${by_line[@]}"} swift test --disable-xctest \
+    --experimental-maximum-parallelization-width "$width" ${results[@]+"${results[@]}"} "$@" 2>&1 | tee "$log_dir/log" || status=$?
 
 if ((status != 0)); then
     printf '==> FAILED (exit status %d): %s\n' "$status" "$what" >&2

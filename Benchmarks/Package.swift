@@ -6,7 +6,7 @@ import PackageDescription
 let gnuSource = CSetting.define("_GNU_SOURCE")
 
 /// Programs to learn from, one file each. Their tests run them.
-let examples = ["echo", "chat", "tcp-proxy", "port-scanner"]
+let examples = ["echo", "chat", "tcp-proxy", "port-scanner", "supervisor"]
 
 let package = Package(
     name: "Benchmarks",

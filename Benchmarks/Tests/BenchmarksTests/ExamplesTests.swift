@@ -76,6 +76,35 @@ struct ExamplesTests {
             cpu: nil, environment: ["LOOP_POLICY=\(loop)"], secondsMax: 10)
         #expect(line == "\(server.port)")
     }
+
+    /// The children of a program's main thread, as the kernel lists them.
+    private func children(of identifier: Int32) -> [Int32] {
+        guard let file = fopen("/proc/\(identifier)/task/\(identifier)/children", "r") else { return [] }
+        defer { fclose(file) }
+        var bytes = [UInt8](repeating: 0, count: 4096)
+        let count = fread(&bytes, 1, bytes.count, file)
+        return String(decoding: bytes.prefix(count), as: UTF8.self).split(separator: " ").compactMap { Int32($0) }
+    }
+
+    /// What is killed is started again, and nothing is left at the end.
+    @Test(arguments: loops)
+    func supervisor(_ loop: String) throws {
+        let supervisor = try start("supervisor", "\(try Programs.beside("echo")) 0", on: loop)
+        let client = try Client(supervisor.port)
+        client.send("still here?")
+        client.finish()
+        #expect(client.receiveAll() == "still here?")
+        let first = try #require(children(of: supervisor.identifier).first)
+        kill(first, SIGKILL)
+        var second: Int32 = first
+        for _ in 0..<1000 where second == first {
+            usleep(10_000)  // of the test, which has no way to be told
+            second = children(of: supervisor.identifier).first ?? first
+        }
+        #expect(second != first)
+        #expect(supervisor.stop())
+        #expect(kill(second, 0) != 0 && errno == ESRCH)
+    }
 }
 
 /// A blocking client that gives up after ten seconds.
