@@ -39,6 +39,7 @@ extension Connection {
     nonisolated(nonsending) public static func connect(
         to host: String, port: UInt16, on loop: any Loop, options: ConnectOptions = ConnectOptions()
     ) async throws(LoopError) -> Connection {
+        try loop.core.checkOnLoop("connect")
         if host.isEmpty { throw .invalidAddress(host) }
         return try await connect(to: loop.resolve(host, port: port), on: loop, options: options)
     }
