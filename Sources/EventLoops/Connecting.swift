@@ -30,6 +30,11 @@ public struct ConnectAttempt: Error, Sendable, Hashable, CustomStringConvertible
     public let address: SocketAddress
     public let error: IOError
     public var description: String { error.description }
+
+    public init(address: SocketAddress, error: IOError) {
+        self.address = address
+        self.error = error
+    }
 }
 
 extension Connection {

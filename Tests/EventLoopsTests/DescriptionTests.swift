@@ -13,7 +13,9 @@ import Musl
 
 @Suite("Descriptions") struct DescriptionTests {
     @Test("H2 each error says what happened, in sentences, and in words of its own")
-    func errors() {
+    func errors() throws {
+        let attempt = ConnectAttempt(
+            address: try SocketAddress("::1", 1), error: IOError(errno: ETIMEDOUT, operation: "connect to [::1]:1"))
         let errors: [LoopError] = [
             .noCurrentLoop(thread: "worker"), .noRunningLoop, .alreadyRunning, .anotherLoopRunning, .running, .closed,
             .forked, .wrongThread(operation: "read"), .boundToAnotherThread, .stoppedBeforeCompletion,
@@ -22,6 +24,11 @@ import Musl
             .finishedWriting, .notPollable(descriptor: 71), .ownedByTransport(descriptor: 71),
             .invalidAddress("nowhere"), .invalidSignal(71),
             .aborted(AbortReason(IOError(errno: ENOENT, operation: "read"))),
+            .datagramTooLarge(byteCount: 70_000), .connectedElsewhere(to: "127.0.0.1:1", not: "127.0.0.1:2"),
+            .workersFull, .workersShutDown, .resolving(ResolvingError(host: "nobody.test", reason: "unknown")),
+            .notStarted(program: "sort", IOError(errno: EACCES, operation: "execve")),
+            .sendFileNotAvailable(descriptor: 71), .handlerFailed(callback: "received", error: "Mishap()."),
+            .connectFailed([attempt]),
         ]
         let descriptions = errors.map(\.description)
         for description in descriptions { #expect(description.hasSuffix("."), "\(description)") }

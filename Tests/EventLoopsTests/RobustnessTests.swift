@@ -305,7 +305,7 @@ struct RobustnessTests {
 
     /// Three can be had, eight want to come. No spinning in the meantime, a report for each pause, and on it goes when
     /// one is given back.
-    @Test("F1 want of descriptors pauses accepting, is reported, and passes", arguments: LoopKind.available)
+    @Test("F1 V5 want of descriptors pauses accepting, is reported, and passes", arguments: LoopKind.available)
     func descriptorsRunOut(kind: LoopKind) async throws {
         await #expect(processExitsWith: .success) { [kind = kind.rawValue as String] in
             try await onLoop(named: kind) { loop in
@@ -353,7 +353,7 @@ struct RobustnessTests {
     }
 
     /// The same for a listener with a closure.
-    @Test("F1 want of descriptors, a listener with a closure", arguments: LoopKind.available)
+    @Test("F1 V5 want of descriptors, a listener with a closure", arguments: LoopKind.available)
     func descriptorsRunOutForClosure(kind: LoopKind) async throws {
         await #expect(processExitsWith: .success) { [kind = kind.rawValue as String] in
             try await onLoop(named: kind) { loop in

@@ -254,4 +254,30 @@ struct SendFileTests {
             #expect(await thrown { _ = try await connection.sendFile(file.descriptor) } == closed)
         }
     }
+
+    @Test(
+        "F66 a file that is cut short while it is sent: so much and no more, and no wait", arguments: LoopKind.available
+    )
+    func truncated(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let content = pattern(16 * megabyte)
+            for way in ways {
+                let file = try NamelessFile(content)
+                let (connection, peer) = try await makeConnection(on: loop, receiveBuffer: 16 * 1024)
+                let sending = loop.spawn { try await connection.send(file, by: way) }
+                // The peer does not read: the send waits, somewhere in the middle.
+                try await until("the send waits for room", on: loop) { loop.waitingOperations > 0 }
+                #expect(ftruncate(file.descriptor, off_t(megabyte / 2)) == 0)
+                async let received = onThread { try peer.receiveToEnd() }
+                let sent = try await sending.value
+                await connection.close()
+                let all = try await received
+                #expect(all.count == sent)
+                #expect(sent < content.count)
+                #expect(
+                    difference(Array(all.prefix(megabyte / 2)), Array(content.prefix(all.prefix(megabyte / 2).count)))
+                        == nil)
+            }
+        }
+    }
 }

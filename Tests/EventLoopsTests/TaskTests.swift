@@ -129,6 +129,28 @@ import Testing
         }
     }
 
+    @Test(
+        "X5 a task spawned elsewhere is cancelled from there, and what it comes to is told there",
+        arguments: LoopKind.available)
+    func awaitedElsewhere(kind: LoopKind) async throws {
+        struct Mishap: Error {}
+        let (value, failed, cancelled) = try await onLoop(kind) { loop in
+            // From the thread pool, which awaits them.
+            try await Task.detached {
+                let value = try await loop.spawn { lc_thread_id() }.value == lc_thread_id()
+                let failing = loop.spawn { throw Mishap() }
+                let sleeping = loop.spawn { try await loop.sleep(for: .seconds(60)) }
+                sleeping.cancel()
+                var failed = false
+                do { try await failing.value } catch { failed = error is Mishap }
+                return (value, failed, await thrown { try await sleeping.value })
+            }.value
+        }
+        #expect(!value)  // it ran on another thread, the loop's
+        #expect(failed)
+        #expect(cancelled == .cancelled(operation: "sleep"))
+    }
+
     @Test("N2 tasks start in the order they were spawned", arguments: LoopKind.available)
     func spawnOrder(kind: LoopKind) async throws {
         try await onThread {

@@ -190,11 +190,12 @@ SCENARIO(connections_that_fail, "F55 refused, unreachable, timed out, network do
 SCENARIO(connections_given_up, "F56 a connection given up while pending is told once, closed, and never succeeds")
 SCENARIO(connections_without_ports, "F57 no port left to connect from: EADDRNOTAVAIL, once, until one is free")
 /* faults_shim_accept.c */
-SCENARIO(accept_lacks_something, "F2 EMFILE, ENFILE, ENOBUFS, ENOMEM at accept: told once, paused, and then accepted")
+SCENARIO(accept_lacks_something,
+         "F2 V5 EMFILE, ENFILE, ENOBUFS, ENOMEM at accept: told once, paused, and then accepted")
 SCENARIO(a_second_shortage_is_told_again, "F2 a second shortage is told again")
 SCENARIO(a_pause_without_a_timer, "F73 a pause of accepting for which no timer can be had ends nevertheless")
 SCENARIO(an_accept_lost_its_peer,
-         "F3 ECONNABORTED, EPROTO, EINTR at accept: the next connection comes, without a pause")
+         "F3 V5 ECONNABORTED, EPROTO, EINTR at accept: the next connection comes, without a pause")
 SCENARIO(an_accept_that_always_fails, "F4 EBADF, EFAULT, ENOTSOCK at accept: told once, asked ever more rarely")
 
 /* faults_shim_streams.c */

@@ -74,14 +74,16 @@ struct lc_stream {
     lc__queue out;      /* leases to send; the first send.in_flight of them are the kernel's */
     const void *object; /* the owner's, to fetch ahead; never followed */
     size_t unsent;
-    uint64_t budget_tick;
+    uint32_t budget_tick;
     int32_t receive_error;
     int32_t send_error;
     _Atomic(uint32_t) receive_token;
     _Atomic(uint32_t) send_token;
+    int32_t connect_result;
     uint64_t word;
     uint64_t send_waiter;
-    size_t send_below;
+    uint32_t send_below;
+    uint32_t room_below;
     uint64_t closed_waiter;
     lc_node send_ready;
     lc_node closed_ready; /* also the link in a listener's pending list */
@@ -89,25 +91,24 @@ struct lc_stream {
     lc_stream *next_dirty;
     lc_stream *next_closing;
     lc_stream *next_all, **link_all;
-    int32_t connect_result;
     bool closed : 1;
-    bool released : 1;      /* the owner let go */
-    bool local : 1;         /* a Unix socket */
-    bool cut_short : 1;     /* proactor: the kernel gave a send up before its end */
-    bool finished : 1;      /* half-closed */
-    bool told : 1;          /* take has told of the end, or of the error */
-    bool owes_loss : 1;     /* the owner of a started stream wants to hear of its loss before the descriptor closes */
-    bool loss_due : 1;      /* now */
-    bool send_due : 1;      /* send_waiter is to be told */
-    bool room_wanted : 1;   /* so is the owner, once no more than room_below bytes are queued */
-    bool room_due : 1;      /* now */
-    uint8_t end_lengths[2]; /* of the addresses as they were at the start: local, peer; 0: none */
-    uint8_t ends[2][sizeof(struct sockaddr_in6)];
-    lc_address *names; /* the same two of a Unix socket, where one of them has a name */
-    size_t room_below;
+    bool released : 1;    /* the owner let go */
+    bool local : 1;       /* a Unix socket */
+    bool cut_short : 1;   /* proactor: the kernel gave a send up before its end */
+    bool finished : 1;    /* half-closed */
+    bool told : 1;        /* take has told of the end, or of the error */
+    bool owes_loss : 1;   /* the owner of a started stream wants to hear of its loss before the descriptor closes */
+    bool loss_due : 1;    /* now */
+    bool send_due : 1;    /* send_waiter is to be told */
+    bool room_wanted : 1; /* so is the owner, once no more than room_below bytes are queued */
+    bool room_due : 1;    /* now */
+    bool ends_inline : 1; /* `ends` has two lc__end */
+    bool ends_apart : 1;  /* `ends` has a pointer to lc__ends */
+    uint8_t ends[12]; /* the addresses at the start, as ends.c keeps them; at the very end, and so without alignment */
 };
 
 static_assert(offsetof(struct lc_stream, send) == 128, "a read touches two lines of a stream");
+static_assert(sizeof(struct lc_stream) == 384, "a connection is six lines");
 
 struct lc_listener {
     lc_op accept;
@@ -241,6 +242,7 @@ void lc__stream_connected(lc_stream *stream, int result);
 void lc__stream_broke(lc_stream *stream, int error);
 void lc__stream_room(lc_stream *stream);
 void lc__stream_note_ends(lc_stream *stream);
+void lc__stream_forget_ends(lc_stream *stream);
 int lc__stream_end(const lc_stream *stream); /* 0, or the error that an end stands for */
 void lc__stream_maybe_finish(lc_stream *stream);
 void lc__stream_announce_loss(lc_stream *stream);

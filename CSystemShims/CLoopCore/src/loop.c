@@ -513,7 +513,7 @@ void lc_loop_free(lc_loop *loop) {
     }
     lc__datagrams_free(loop);
     for (lc_stream *stream = loop->all_streams; stream; stream = stream->next_all)
-        free(stream->names);
+        lc__stream_forget_ends(stream);
     for (void *slab = loop->slabs, *next; slab; slab = next) {
         next = *(void **)slab;
         free(slab);

@@ -48,38 +48,13 @@ int lc__stream_make(lc_loop *loop, int fd, lc_stream **out) {
 
 static void lc__stream_free(lc_stream *stream) {
     lc_loop *loop = stream->loop;
-    free(stream->names);
-    stream->names = NULL;
+    lc__stream_forget_ends(stream);
     *stream->link_all = stream->next_all;
     if (stream->next_all)
         stream->next_all->link_all = stream->link_all;
     loop->stats.streams--;
     stream->closed_ready.next = loop->free_streams;
     loop->free_streams = &stream->closed_ready;
-}
-
-/* The kernel forgets the peer's with a reset, and both with the descriptor. */
-void lc__stream_note_ends(lc_stream *stream) {
-    for (int peer = 0; peer < 2; peer++) {
-        lc_address address;
-        int result = peer ? lc_address_peer(stream->fd, &address) : lc_address_local(stream->fd, &address);
-        if (result < 0 || address.length <= sizeof address.storage.ss_family)
-            continue;
-        if (address.length <= sizeof stream->ends[peer]) {
-            memcpy(stream->ends[peer], &address.storage, address.length);
-            stream->end_lengths[peer] = (uint8_t)address.length;
-        } else if (stream->names || (stream->names = calloc(2, sizeof *stream->names))) {
-            stream->names[peer] = address;
-        }
-    }
-}
-
-int lc_stream_end_address(const lc_stream *stream, bool peer, lc_address *out) {
-    *out = (lc_address){.length = stream->end_lengths[peer]};
-    memcpy(&out->storage, stream->ends[peer], stream->end_lengths[peer]);
-    if (out->length == 0 && stream->names)
-        *out = stream->names[peer];
-    return out->length > 0 ? 0 : -ENOTCONN;
 }
 
 int lc_stream_adopt(lc_loop *loop, int fd, lc_stream **out) {
@@ -229,8 +204,8 @@ int lc_stream_take(lc_stream *stream, lc_buffer **out) {
     if (!stream->maybe_ready)
         return -EAGAIN;
     /* Selector: the descriptor was readable when last seen. A busy peer waits its turn after some reads. */
-    if (stream->budget_tick != stream->loop->stats.ticks) {
-        stream->budget_tick = stream->loop->stats.ticks;
+    if (stream->budget_tick != (uint32_t)stream->loop->stats.ticks) {
+        stream->budget_tick = (uint32_t)stream->loop->stats.ticks;
         stream->budget = LC__READS_PER_PASS;
     }
     if (stream->budget == 0)
@@ -526,11 +501,13 @@ int lc_stream_send_copy(lc_stream *stream, const void *bytes, size_t length) {
 size_t lc_stream_unsent(const lc_stream *stream) { return stream->unsent; }
 int lc_stream_send_error(const lc_stream *stream) { return stream->send_error; }
 
+static uint32_t lc__mark(size_t below) { return below < UINT32_MAX ? (uint32_t)below : UINT32_MAX; }
+
 int lc_stream_wait_send(lc_stream *stream, uint64_t waiter, size_t below) {
     if (stream->send_waiter)
         return -EBUSY;
     stream->send_waiter = waiter;
-    stream->send_below = below;
+    stream->send_below = lc__mark(below);
     stream->send_due = false;
     lc__stream_send_ready(stream);
     return 0;
@@ -548,7 +525,7 @@ uint64_t lc_stream_send_waiter(lc_stream *stream) {
 
 void lc_stream_want_room(lc_stream *stream, size_t below) {
     stream->room_wanted = true;
-    stream->room_below = below;
+    stream->room_below = lc__mark(below);
 }
 
 bool lc_stream_take_room(lc_stream *stream) {
