@@ -25,7 +25,9 @@ struct BoundSocket: ~Copyable {
         try loop.core.check("listen")
         if loop.isClosed { throw .closed }
         var descriptor: Int32 = -1
-        let listening = lc_listen_options(reuse_port: options.reusePort, keep_alive: options.keepAlive)
+        let listening = lc_listen_options(
+            reuse_port: options.reusePort, keep_alive: options.keepAlive, timing: options.keepAliveTiming.core,
+            delay: !options.noDelay, both_families: !options.v6Only)
         let result = withUnsafePointer(to: wanted.core) { address in
             withUnsafePointer(to: listening) { listening in
                 let result = lc_socket_bind(address, listening, &descriptor)

@@ -22,7 +22,27 @@ public struct ConnectOptions: Sendable, Hashable {
     public var firstFamilyCount = 1
     /// Lets the kernel ask a peer that is silent for long whether it is still there (`SO_KEEPALIVE`).
     public var keepAlive = false
+    /// When it asks.
+    public var keepAliveTiming = KeepAliveTiming()
+    /// Sends small writes at once rather than gather them while an answer is due (`TCP_NODELAY`).
+    public var noDelay = true
     public init() {}
+}
+
+/// When the kernel asks a silent TCP peer whether it is still there. In whole seconds; 0 is what the system has, as in
+/// `/proc/sys/net/ipv4/tcp_keepalive_*`.
+public struct KeepAliveTiming: Sendable, Hashable {
+    /// The silence before the first question (`TCP_KEEPIDLE`).
+    public var idleSeconds: UInt32 = 0
+    /// From one question to the next (`TCP_KEEPINTVL`).
+    public var intervalSeconds: UInt32 = 0
+    /// Questions without an answer, after which the connection breaks with `ETIMEDOUT` (`TCP_KEEPCNT`).
+    public var probes: UInt32 = 0
+    public init() {}
+
+    var core: lc_keep_alive {
+        lc_keep_alive(idle_s: idleSeconds, interval_s: intervalSeconds, probe_count: probes)
+    }
 }
 
 /// An address that was tried, and what came of it.
@@ -58,14 +78,14 @@ extension Connection {
         try await connect(to: SocketAddress(unix: name), on: loop, options: options)
     }
 
-    /// Connects to an address, also to that of a Unix socket. `TCP_NODELAY` is set.
+    /// Connects to an address, also to that of a Unix socket.
     /// - Throws: `.cancelled`, and then the descriptor is closed; `.io` with the errno of `connect`, `bind` or `socket`
     ///   and the address.
     nonisolated(nonsending) public static func connect(
         to address: SocketAddress, on loop: any Loop, options: ConnectOptions = ConnectOptions()
     ) async throws(LoopError) -> Connection {
         try loop.core.check("connect")
-        guard loop.isOnLoop else { throw .wrongThread(operation: "connect") }
+        guard loop.isOnLoop else { throw loop.core.wrongThread("connect") }
         let descriptor = try openSocket(for: address, options)
         var stream: OpaquePointer?
         let result = address.withSockaddr { lc_stream_connect_socket(loop.core.loop, descriptor, $0, $1, &stream) }
@@ -201,11 +221,11 @@ extension Connection {
         for address: SocketAddress, _ options: ConnectOptions
     ) throws(LoopError) -> Int32 {
         var descriptor: Int32 = -1
-        var result = lc_socket_open(address.family, &descriptor)
+        var result = lc_socket_open(address.family, !options.noDelay, &descriptor)
         if result < 0 { throw .io(IOError(errno: result, operation: "open a socket for \(address)")) }
         do throws(LoopError) {
             if options.keepAlive {
-                result = lc_socket_keep_alive(descriptor)
+                result = withUnsafePointer(to: options.keepAliveTiming.core) { lc_socket_keep_alive(descriptor, $0) }
                 if result < 0 { throw LoopError.io(IOError(errno: result, operation: "keep-alive to \(address)")) }
             }
             try bind(descriptor, for: address, options.localAddresses)

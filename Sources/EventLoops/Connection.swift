@@ -97,7 +97,7 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     private func notOnLoop(_ operation: StaticString) -> LoopError {
         if lc_loop_is_forked(core.loop) { return .forked }
         return lc_loop_is_closed(core.loop)
-            ? .connectionClosed(operation: "\(operation)") : .wrongThread(operation: "\(operation)")
+            ? .connectionClosed(operation: "\(operation)") : core.wrongThread("\(operation)")
     }
 
     // MARK: Read

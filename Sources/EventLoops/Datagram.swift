@@ -192,7 +192,7 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
         var view = lc_datagram_view()
         while true {
             try check("receive")
-            guard core.isOnLoop else { throw .wrongThread(operation: "receive") }
+            guard core.isOnLoop else { throw core.wrongThread("receive") }
             if handler != nil || receiver != 0 { throw .busy(operation: "receive") }
             let result = lc_datagram_take(datagram, false, &view)
             if result == 1 { return view }
@@ -324,7 +324,7 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
     }
 
     nonisolated(nonsending) private func waitToSend(below: Int, _ operation: String) async throws(LoopError) {
-        guard core.isOnLoop else { throw .wrongThread(operation: operation) }
+        guard core.isOnLoop else { throw core.wrongThread(operation) }
         let wait = SendWait(self, below: below)
         await wait.wait()
         if wait.isCancelled { throw .cancelled(operation: operation) }

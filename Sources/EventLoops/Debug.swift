@@ -25,7 +25,8 @@ public struct SlowCallback: Sendable, CustomStringConvertible {
 }
 
 extension Loop {
-    /// Whether callbacks are timed, to report those that take ``slowCallbackThreshold`` or longer.
+    /// Whether callbacks are timed, to report those that take ``slowCallbackThreshold`` or longer; and whether a call on
+    /// the wrong thread traps, where the mistake is, rather than throw `.wrongThread`.
     ///
     /// To begin with, true if the environment has `LOOP_DEBUG`, with something other than an empty text or `0`, when the
     /// loop is made. A change holds from the next pass on. Costs two readings of the clock per callback; while it is
@@ -136,5 +137,21 @@ extension LoopCore {
         default: break
         }
         report(error, name.map { "task \"\($0)\"" } ?? "task")
+    }
+}
+
+extension LoopCore {
+    /// The error for a call on the wrong thread. In debug mode it traps.
+    @inline(never)
+    func wrongThread(_ operation: String) -> LoopError {
+        let error = LoopError.wrongThread(operation: operation)
+        if debug.isOn { fatalError("\(error)") }
+        return error
+    }
+
+    /// Of a loop that runs, so its engine lives.
+    static func wrongThread(_ loop: OpaquePointer, _ operation: String) -> LoopError {
+        guard let owner = lc_loop_owner(loop) else { return .wrongThread(operation: operation) }
+        return Unmanaged<LoopCore>.fromOpaque(owner).takeUnretainedValue().wrongThread(operation)
     }
 }

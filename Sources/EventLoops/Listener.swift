@@ -18,6 +18,12 @@ public struct ListenOptions: Sendable, Hashable {
     public var reusePort = false
     /// Lets the kernel ask peers that are silent for long whether they are still there (`SO_KEEPALIVE`).
     public var keepAlive = false
+    /// When it asks them.
+    public var keepAliveTiming = KeepAliveTiming()
+    /// Sends small writes at once rather than gather them while an answer is due (`TCP_NODELAY`).
+    public var noDelay = true
+    /// Keeps an IPv6 socket to IPv6 (`IPV6_V6ONLY`), so that another one can have the port for IPv4.
+    public var v6Only = true
     /// Removes the path of a Unix socket when it closes, if it is still the same file.
     public var removesPath = true
     public init() {}
@@ -83,7 +89,7 @@ public final class Listener: WaitingPlace, AsyncSequence, @unchecked Sendable {
     /// Accepts the next connection, suspending until there is one.
     /// - Throws: `.cancelled`, `.busy`, `.connectionClosed` once the listener is closed.
     nonisolated(nonsending) public func accept() async throws(LoopError) -> Connection {
-        guard core.isOnLoop else { throw .wrongThread(operation: "accept") }
+        guard core.isOnLoop else { throw core.wrongThread("accept") }
         while true {
             var stream: OpaquePointer?
             let result = lc_listener_take(listener, &stream)

@@ -256,13 +256,13 @@ public final class LoopCore: @unchecked Sendable {
     func checkOnLoop(_ operation: StaticString) throws(LoopError) {
         if isOnLoop { return }
         try check(operation)
-        throw .wrongThread(operation: "\(operation)")
+        throw wrongThread("\(operation)")
     }
 
     private static func check(_ loop: OpaquePointer, _ operation: StaticString) throws(LoopError) {
         if lc_loop_is_forked(loop) { throw .forked }
         if lc_loop_is_closed(loop) { throw .closed }
-        if lc_loop_is_running(loop) { throw .wrongThread(operation: "\(operation)") }
+        if lc_loop_is_running(loop) { throw wrongThread(loop, "\(operation)") }
     }
 
     static func callSoon(

@@ -42,7 +42,7 @@ extension LoopCore {
         on workers: WorkerPool?, onlyIfRoom: Bool, _ body: sending @escaping () throws -> Success
     ) async throws -> Success {
         try check("offload")
-        guard isOnLoop else { throw LoopError.wrongThread(operation: "offload") }
+        guard isOnLoop else { throw wrongThread("offload") }
         if Task.isCancelled { throw LoopError.cancelled(operation: "offload") }
         let threads = (workers ?? services.workers).threads
         try threads.reserve(onlyIfRoom: onlyIfRoom)

@@ -103,7 +103,7 @@ extension LoopCore {
 
     nonisolated(nonsending) func sleep(until deadline: LoopInstant) async throws(LoopError) {
         try check("sleep")
-        guard isOnLoop else { throw .wrongThread(operation: "sleep") }
+        guard isOnLoop else { throw wrongThread("sleep") }
         let sleep = Sleep(self)
         let result = await sleep.waitToReceive {
             lc_call_at(loop, LC_KIND_SLEEP, deadline.nanoseconds, $0, &sleep.id)
@@ -119,7 +119,7 @@ extension LoopCore {
     nonisolated(nonsending) func poll(_ descriptor: Int32, write: Bool) async throws(LoopError) {
         let operation = write ? "writable" : "readable"
         try check("poll")
-        guard isOnLoop else { throw .wrongThread(operation: operation) }
+        guard isOnLoop else { throw wrongThread(operation) }
         guard let op = lc_op_make(loop) else { throw .io(IOError(errno: ENOMEM, operation: operation)) }
         let poll = Poll(self, op)
         let result = await poll.waitToReceive { lc_op_poll(loop, op, descriptor, write, $0) }

@@ -373,7 +373,7 @@ private final class EndOfServer: WaitingPlace, @unchecked Sendable {
 
     private func check() throws(LoopError) {
         try core.check("waitClosed")
-        guard core.isOnLoop else { throw .wrongThread(operation: "waitClosed") }
+        guard core.isOnLoop else { throw core.wrongThread("waitClosed") }
     }
 
     private func start(_ word: UInt64) -> Int32 {

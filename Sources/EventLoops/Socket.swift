@@ -60,7 +60,7 @@ public final class Socket: Sendable {
     public convenience init(for address: SocketAddress, on loop: any Loop) throws(LoopError) {
         try loop.core.check("open a socket")
         var descriptor: Int32 = -1
-        let result = lc_socket_open(address.family, &descriptor)
+        let result = lc_socket_open(address.family, false, &descriptor)
         if result < 0 { throw .io(IOError(errno: result, operation: "open a socket for \(address)")) }
         self.init(loop.core, owning: descriptor)
     }
@@ -94,7 +94,7 @@ public final class Socket: Sendable {
 
     func checkUsable(_ operation: StaticString) throws(LoopError) {
         try core.check(operation)
-        if !core.isOnLoop { throw .wrongThread(operation: "\(operation)") }
+        if !core.isOnLoop { throw core.wrongThread("\(operation)") }
         let descriptor = try openDescriptor(operation)
         if lc_loop_owns_descriptor(core.loop, descriptor) { throw .ownedByTransport(descriptor: descriptor) }
     }
@@ -200,7 +200,7 @@ public final class Socket: Sendable {
     /// Gives the descriptor to the caller, who closes it. It stays non-blocking. Throws otherwise, and nothing changes.
     /// - Throws: `.busy` while an operation is under way; `.connectionClosed`; `.wrongThread`.
     public func release() throws(LoopError) -> Int32 {
-        if !core.isOnLoop, lc_loop_is_running(core.loop) { throw .wrongThread(operation: "release") }
+        if !core.isOnLoop, lc_loop_is_running(core.loop) { throw core.wrongThread("release") }
         return try state.withLock { state throws(LoopError) -> Int32 in
             if state.isClosing || state.descriptor < 0 { throw .connectionClosed(operation: "release") }
             if state.reading.isTaken || state.writing.isTaken { throw .busy(operation: "release") }

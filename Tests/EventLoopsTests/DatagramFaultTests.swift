@@ -95,7 +95,7 @@ struct DatagramFaultTests {
             // All of one batch.
             for number: UInt8 in 1...5 { try peer.send([number]) }
             let notes = DatagramNotes()
-            notes.onDatagram = {
+            notes.onDatagram = { [unowned notes] in
                 if notes.datagrams.count < 2 { return }
                 if abort { $0.abort() } else { $0.closeSoon() }
                 #expect(notes.events == ["received", "received"], "never within the call")

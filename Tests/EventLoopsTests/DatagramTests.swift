@@ -589,10 +589,13 @@ struct DatagramTests {
             let nowhere = gone.address
             gone.close()
             let socket = try loop.bindDatagram(to: .unusedName())
-            #expect(
-                await thrown { try await socket.send([1], to: nowhere) }
-                    == .io(
-                        IOError(errno: ECONNREFUSED, operation: "send")))
+            // A child that another test starts has copies of all descriptors, until it executes its program.
+            var first: LoopError?
+            for _ in 0..<5000 where first == nil {
+                first = await thrown { try await socket.send([1], to: nowhere) }
+                if first == nil { try await loop.sleep(for: .milliseconds(1)) }
+            }
+            #expect(first == .io(IOError(errno: ECONNREFUSED, operation: "send")))
             var count = 0
             while socket.unsentByteCount == 0 && count < 100_000 {
                 try socket.sendNow([1], to: peer.address)
@@ -696,7 +699,7 @@ struct DatagramTests {
         try await onLoop(kind) { loop in
             let (socket, peer) = try makeDatagramPair(on: loop)
             let notes = DatagramNotes()
-            notes.onDatagram = { if notes.datagrams.count == 2 { try $0.pauseReading() } }
+            notes.onDatagram = { [unowned notes] in if notes.datagrams.count == 2 { try $0.pauseReading() } }
             try socket.start(notes)
             try await until("the socket is polled", on: loop) { loop.waitingOperations == 1 }
             // The batch is received at once, and the second of it pauses.

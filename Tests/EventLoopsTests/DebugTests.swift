@@ -227,18 +227,32 @@ struct DebugTests {
 
     // MARK: H6
 
-    @Test("H6 calls of the wrong thread are refused by name, debugging or not", arguments: LoopKind.available)
+    @Test("H6 X7 calls of the wrong thread are refused by name", arguments: LoopKind.available)
     func wrongThread(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
-            for isDebug in [true, false] {
-                loop.isDebug = isDebug
-                await Task.detached {
-                    #expect(throws: LoopError.wrongThread(operation: "callSoon")) { try loop.callSoon {} }
-                    #expect(throws: LoopError.wrongThread(operation: "callAt")) { try loop.callLater(.zero) {} }
-                    #expect(throws: LoopError.wrongThread(operation: "watch")) { try loop.watch(0, .read) {} }
-                    let sleep = await thrown { try await loop.sleep(for: .zero) }
-                    #expect(sleep == .wrongThread(operation: "sleep"))
-                }.value
+            loop.isDebug = false
+            await Task.detached {
+                #expect(throws: LoopError.wrongThread(operation: "callSoon")) { try loop.callSoon {} }
+                #expect(throws: LoopError.wrongThread(operation: "callAt")) { try loop.callLater(.zero) {} }
+                #expect(throws: LoopError.wrongThread(operation: "watch")) { try loop.watch(0, .read) {} }
+                let sleep = await thrown { try await loop.sleep(for: .zero) }
+                #expect(sleep == .wrongThread(operation: "sleep"))
+            }.value
+        }
+    }
+
+    @Test("H6 X7 debugging, a call of the wrong thread traps", .realKernel("exit tests"), arguments: LoopKind.available)
+    func wrongThreadTraps(kind: LoopKind) async {
+        await #expect(processExitsWith: .failure) { [kind = kind.rawValue as String] in
+            try await onLoop(named: kind) { loop in
+                loop.isDebug = true
+                await Task.detached { _ = try? loop.callSoon {} }.value
+            }
+        }
+        // The trap it was, and not the rest.
+        await #expect(processExitsWith: .success) { [kind = kind.rawValue as String] in
+            try await onLoop(named: kind) { loop in
+                await Task.detached { _ = try? loop.callSoon {} }.value
             }
         }
     }

@@ -190,11 +190,14 @@ struct HappyEyeballsTests {
         arguments: LoopKind.available)
     func options(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
-            func option(_ descriptor: Int32, _ level: Int32, _ name: Int32) -> Bool {
+            func value(_ descriptor: Int32, _ level: Int32, _ name: Int32) -> Int32 {
                 var value: Int32 = -1
                 var size = socklen_t(MemoryLayout<Int32>.size)
                 getsockopt(descriptor, level, name, &value, &size)
-                return value > 0
+                return value
+            }
+            func option(_ descriptor: Int32, _ level: Int32, _ name: Int32) -> Bool {
+                value(descriptor, level, name) > 0
             }
             let listener = try Listener(on: loop, port: 0)
             for keepAlive in [false, true] {
@@ -205,6 +208,23 @@ struct HappyEyeballsTests {
                 #expect(option(connection.descriptor, SOL_SOCKET, SO_KEEPALIVE) == keepAlive)
                 connection.abort()
             }
+            var options = ConnectOptions()
+            options.noDelay = false
+            options.keepAlive = true
+            options.keepAliveTiming.idleSeconds = 71
+            options.keepAliveTiming.intervalSeconds = 72
+            options.keepAliveTiming.probes = 3
+            let timed = try await Connection.connect(to: listener.address, on: loop, options: options)
+            #expect(!option(timed.descriptor, Int32(IPPROTO_TCP), TCP_NODELAY))
+            for (name, wanted) in [(TCP_KEEPIDLE, 71), (TCP_KEEPINTVL, 72), (TCP_KEEPCNT, 3)] as [(Int32, Int32)] {
+                #expect(value(timed.descriptor, Int32(IPPROTO_TCP), name) == wanted)
+            }
+            options.keepAliveTiming.probes = 1_000_000
+            let refused = await thrown {
+                _ = try await Connection.connect(to: listener.address, on: loop, options: options)
+            }
+            #expect(refused.errno == EINVAL)
+            timed.abort()
             let peer = try Peer(to: listener.address.port)
             let adopted = try Connection(adopting: dup(peer.descriptor), on: loop)
             #expect(option(peer.descriptor, Int32(IPPROTO_TCP), TCP_NODELAY))

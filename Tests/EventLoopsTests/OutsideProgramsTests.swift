@@ -323,7 +323,97 @@ struct OutsideProgramsTests {
 
     // MARK: Datagrams
 
-    // Not yet: asyncio's datagram endpoints as peers (D1, D2, D3), both ways. Worth doing when there are datagrams here.
+    // Empty ones stay out of it: before 3.13 asyncio sends none.
+
+    @Test(
+        "D1 D2 datagrams of python's asyncio come to our socket, and go back",
+        .program(.python), arguments: LoopKind.available)
+    func datagramsFromAsyncio(kind: LoopKind) async throws {
+        let script = """
+            class Client(asyncio.DatagramProtocol):
+                def __init__(self):
+                    self.received = asyncio.Queue()
+                def datagram_received(self, data, address):
+                    self.received.put_nowait(data)
+
+            async def main():
+                transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
+                    Client, remote_addr=("127.0.0.1", int(sys.argv[1])))
+                for round in range(20):
+                    sent = pattern(1 + 997 * round, round)
+                    transport.sendto(sent)
+                    assert await protocol.received.get() == sent, round
+                transport.close()
+            """
+        let outcome = try await onLoop(kind) { loop in
+            let socket = try loop.bindDatagram(to: SocketAddress("127.0.0.1", 0))
+            let port = try #require(socket.localAddress.socketAddress?.port)
+            let echo = loop.spawn {
+                while true {
+                    let datagram = try await socket.receive()
+                    #expect(!datagram.isTruncated)
+                    try await socket.send(datagram.bytes, to: datagram.address)
+                }
+            }
+            let arguments = Python.client(script, port)
+            let outcome = try await loop.spawn {
+                try await onThread { try RunningProgram(.python, arguments).finish() }
+            }.value
+            echo.cancel()
+            #expect(await thrown { try await echo.value } == .cancelled(operation: "receive"))
+            await socket.close()
+            return outcome
+        }
+        #expect(outcome.status == 0, "\(outcome)")
+    }
+
+    @Test(
+        "D1 D2 datagrams of ours come to an endpoint of python's asyncio, and go back",
+        .program(.python), arguments: LoopKind.available)
+    func datagramsToAsyncio(kind: LoopKind) async throws {
+        let script = """
+            class Server(asyncio.DatagramProtocol):
+                def __init__(self, ended):
+                    self.ended = ended
+                def connection_made(self, transport):
+                    self.transport = transport
+                def datagram_received(self, data, address):
+                    if data == b"end":
+                        self.ended.set_result(None)
+                    else:
+                        self.transport.sendto(data, address)
+
+            async def main():
+                loop = asyncio.get_running_loop()
+                ended = loop.create_future()
+                transport, protocol = await loop.create_datagram_endpoint(
+                    lambda: Server(ended), local_addr=("127.0.0.1", 0))
+                print(transport.get_extra_info("sockname")[1], flush=True)
+                await ended
+                transport.close()
+            """
+        let outcome = try await onLoop(kind) { loop in
+            let (running, line) = try await loop.spawn {
+                try await onThread {
+                    let running = try RunningProgram(.python, Python.client(script, 0))
+                    return (running, try running.line())
+                }
+            }.value
+            let port = try #require(UInt16(line), "\(line)")
+            let socket = try loop.connectDatagram(to: SocketAddress("127.0.0.1", port))
+            for round in 0..<20 {
+                let sent = pattern(1 + 997 * round, from: round)
+                try await socket.send(sent)
+                let received = try await socket.receive()
+                #expect(received.bytes == sent)
+            }
+            try await socket.send(Array("end".utf8))
+            let outcome = try await loop.spawn { try await onThread { try running.finish() } }.value
+            await socket.close()
+            return outcome
+        }
+        #expect(outcome.status == 0, "\(outcome)")
+    }
 
     // MARK: curl
 

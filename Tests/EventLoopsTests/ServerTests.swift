@@ -99,6 +99,43 @@ struct ServerTests {
         }
     }
 
+    @Test(
+        "V2 delays, keep-alive's times and families are as the server has them", .realKernel("options of sockets"),
+        arguments: LoopKind.available)
+    func otherOptions(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            var options = ListenOptions()
+            options.noDelay = false
+            options.keepAlive = true
+            options.keepAliveTiming.idleSeconds = 71
+            let seen = Log<Int32>()
+            let server = try Server(on: loop, endpoints: [Self.anyPort()], options: options)
+            try server.start { connection in
+                for name in [TCP_NODELAY, TCP_KEEPIDLE] {
+                    var value: Int32 = -1
+                    var size = socklen_t(MemoryLayout<Int32>.size)
+                    getsockopt(connection.descriptor, Int32(IPPROTO_TCP), name, &value, &size)
+                    seen.append(value)
+                }
+            }
+            #expect(try await Self.connect(server).readToEnd() == [])
+            #expect(seen.all == [0, 71])
+            server.close()
+            try await server.waitClosed()
+
+            options.v6Only = false
+            guard let both = try? Server(on: loop, endpoints: [SocketAddress("::", 0)], options: options) else {
+                return
+            }
+            try both.start(Self.echo)
+            let port = try #require(both.addresses.first).port
+            try await Connection.connect(to: "127.0.0.1", port: port, on: loop).abort()
+            both.close()
+            both.abortClients()
+            try await both.waitClosed()
+        }
+    }
+
     @Test("V3 an address of another machine is passed over, one in use is not", arguments: LoopKind.available)
     func unavailableAddresses(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in

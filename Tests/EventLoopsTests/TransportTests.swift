@@ -95,7 +95,7 @@ struct TransportTests {
                 let (connection, peer) = try makePair(on: loop)
                 let told = Told()
                 var nested = false
-                told.onReceive = {
+                told.onReceive = { [unowned told] in
                     abort ? $0.abort() : $0.closeSoon()
                     nested = told.events.contains("lost")
                 }

@@ -168,15 +168,24 @@ int lc_address_unix_name(const lc_address *address, char *name);
 /* Removes the socket's file if it is one and nobody listens there. -EADDRINUSE: not so. */
 int lc_unix_remove_stale(const lc_address *address);
 
+/* When a silent peer is asked, in seconds, and how often in vain; 0: as the system has it. */
+typedef struct lc_keep_alive {
+    uint32_t idle_s, interval_s, probe_count;
+} lc_keep_alive;
+
 typedef struct lc_listen_options {
     bool reuse_port; /* several sockets may share the port */
-    bool keep_alive; /* of the connections: Linux hands it on */
+    /* Of the connections, as Linux hands them on. */
+    bool keep_alive;
+    lc_keep_alive timing;
+    bool delay;         /* leave Nagle's algorithm on */
+    bool both_families; /* an IPv6 socket takes IPv4 as well */
 } lc_listen_options;
 
 /* A stream socket to connect with; the local end it shall have; probes of a silent peer. */
-int lc_socket_open(int family, int *out_fd);
+int lc_socket_open(int family, bool delay, int *out_fd);
 int lc_socket_bind_local(int fd, const lc_address *address);
-int lc_socket_keep_alive(int fd);
+int lc_socket_keep_alive(int fd, const lc_keep_alive *timing);
 /* A bound stream socket, which refuses connections until it listens. */
 int lc_socket_bind(const lc_address *address, const lc_listen_options *options, int *out_fd);
 int lc_socket_start_listening(int fd, int backlog);

@@ -83,12 +83,12 @@ int lc_address_peer(int fd, lc_address *out) {
     return getpeername(fd, (struct sockaddr *)&out->storage, &out->length) < 0 ? -errno : 0;
 }
 
-int lc_socket_open(int family, int *out_fd) {
+int lc_socket_open(int family, bool delay, int *out_fd) {
     int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
     int one = 1;
-    if (family != AF_UNIX)
+    if (family != AF_UNIX && !delay)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     *out_fd = fd;
     return 0;
@@ -102,38 +102,48 @@ int lc_socket_bind_local(int fd, const lc_address *address) {
     return bind(fd, (const struct sockaddr *)&address->storage, address->length) < 0 ? -errno : 0;
 }
 
-int lc_socket_keep_alive(int fd) {
-    int one = 1;
-    return setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one) < 0 ? -errno : 0;
+static int lc__set(int fd, int level, int name, int value) {
+    return setsockopt(fd, level, name, &value, sizeof value) < 0 ? -errno : 0;
+}
+
+int lc_socket_keep_alive(int fd, const lc_keep_alive *timing) {
+    int result = lc__set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    if (result == 0 && timing->idle_s)
+        result = lc__set(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int)timing->idle_s);
+    if (result == 0 && timing->interval_s)
+        result = lc__set(fd, IPPROTO_TCP, TCP_KEEPINTVL, (int)timing->interval_s);
+    if (result == 0 && timing->probe_count)
+        result = lc__set(fd, IPPROTO_TCP, TCP_KEEPCNT, (int)timing->probe_count);
+    return result;
+}
+
+static int lc__set_listen_options(int fd, int family, const lc_listen_options *options) {
+    int result = lc__set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (result == 0 && options->reuse_port)
+        result = lc__set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    /* Linux hands this on to accepted sockets, which saves a system call for each. */
+    if (result == 0 && !options->delay)
+        result = lc__set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (result == 0 && options->keep_alive)
+        result = lc_socket_keep_alive(fd, &options->timing);
+    if (result == 0 && family == AF_INET6)
+        result = lc__set(fd, IPPROTO_IPV6, IPV6_V6ONLY, !options->both_families);
+    return result;
 }
 
 int lc_socket_bind(const lc_address *address, const lc_listen_options *options, int *out_fd) {
-    int fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int family = address->storage.ss_family;
+    int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    int one = 1, result = 0;
-    if (address->storage.ss_family == AF_UNIX)
-        goto bind;
-    result = setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (result == 0 && options->reuse_port)
-        result = setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
-    /* Linux hands this on to accepted sockets, which saves a system call for each. */
-    if (result == 0)
-        result = setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (result == 0 && options->keep_alive)
-        result = setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-    if (result == 0 && address->storage.ss_family == AF_INET6)
-        result = setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
-bind:
-    if (result == 0)
-        result = bind(fd, (const struct sockaddr *)&address->storage, address->length);
-    if (result < 0) {
+    int result = family == AF_UNIX ? 0 : lc__set_listen_options(fd, family, options);
+    if (result == 0 && bind(fd, (const struct sockaddr *)&address->storage, address->length) < 0)
         result = -errno;
+    if (result < 0)
         close(fd);
-        return result;
-    }
-    *out_fd = fd;
-    return 0;
+    else
+        *out_fd = fd;
+    return result;
 }
 
 int lc_socket_start_listening(int fd, int backlog) { return listen(fd, backlog) < 0 ? -errno : 0; }

@@ -85,7 +85,7 @@ int lc_stream_connect(lc_loop *loop, const struct sockaddr *address, socklen_t l
     if (loop->closed)
         return -EBADF;
     int fd;
-    int result = lc_socket_open(address->sa_family, &fd);
+    int result = lc_socket_open(address->sa_family, false, &fd);
     if (result == 0 && (result = lc_stream_connect_socket(loop, fd, address, length, out)) < 0)
         close(fd);
     return result;
