@@ -53,5 +53,8 @@ enum Supervisor {
     }
 
     /// On standard error: standard output is the commands'.
-    static func say(_ text: String) { fputs("supervisor: \(text)\n", stderr) }
+    static func say(_ text: String) {
+        var line = "supervisor: \(text)\n"
+        line.withUTF8 { _ = write(STDERR_FILENO, $0.baseAddress, $0.count) }
+    }
 }
