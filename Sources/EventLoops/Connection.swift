@@ -20,8 +20,8 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     /// Told what arrives, in place of a reader. Held strongly until the connection is lost, as is the connection.
     @exclusivity(unchecked) var handler: (any StreamHandler)?
     /// What few connections need.
-    var rare: Rare?
-    private var limits = WriteLimits()
+    @exclusivity(unchecked) var rare: Rare?
+    @exclusivity(unchecked) private var limits = WriteLimits()
     /// Which handler this is: a delivery under way sees that another one has come.
     @exclusivity(unchecked) var handlerNumber: UInt8 = 0
     var isWritingPaused = false

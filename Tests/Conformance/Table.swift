@@ -18,7 +18,8 @@ struct Table {
         var selector: Cell
         var proactor: Cell
         var simulator: Cell
-        /// Without the ids their names start with.
+        /// Without the ids their names start with. Also those that were skipped: which of them that are depends on the
+        /// programs that a machine has.
         var tests: [String]
 
         var markdown: String {
@@ -36,6 +37,10 @@ struct Table {
     init(rows: [Row], run: TestRun, simulated: TestRun?) {
         let onKernel = Table.byRow(run)
         let onSimulator = simulated.map(Table.byRow) ?? [:]
+        let skipped = run.skippedTests.reduce(into: [String: [String]]()) { rows, test in
+            let (ids, rest) = rowIDs(startingNameOf: test)
+            for id in ids { rows[id, default: []].append(rest) }
+        }
         lines = rows.map { row in
             let cases = onKernel[row.id] ?? []
             let simulatedCases = onSimulator[row.id] ?? []
@@ -44,7 +49,9 @@ struct Table {
                 selector: Table.cell(row, on: .selector, cases, simulatedCases),
                 proactor: Table.cell(row, on: .proactor, cases, simulatedCases),
                 simulator: Table.outcome(of: simulatedCases) ?? (row.loops == .none ? .notApplicable : .notYet),
-                tests: Set((cases + simulatedCases).map { rowIDs(startingNameOf: $0.name).rest }).sorted())
+                tests: Set(
+                    (cases + simulatedCases).map { rowIDs(startingNameOf: $0.name).rest } + (skipped[row.id] ?? [])
+                ).sorted())
         }
         let known = Set(rows.map(\.id))
         unknown = onKernel.merging(onSimulator, uniquingKeysWith: +)

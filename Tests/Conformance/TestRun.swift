@@ -28,6 +28,8 @@ struct TestRun {
     var cases: [Case] = []
     /// Failures that no test owns, such as those of a task that outlived its test.
     var strayIssues: [String] = []
+    /// Names of tests that were skipped, say for want of a program.
+    var skippedTests: [String] = []
 
     func hasCases(on loop: Row.Loops) -> Bool { cases.contains { $0.loop == loop } }
 
@@ -92,6 +94,7 @@ private struct Reader {
     private var ended: Set<CaseID> = []
     private var failed: Set<CaseID> = []
     private var skipped: Set<CaseID> = []
+    private var skippedTests: Set<String> = []
     private var failedTests: Set<String> = []
     private var strayIssues: [String] = []
     private var runEnded = false
@@ -121,6 +124,7 @@ private struct Reader {
             ended.insert(id)
         case ("testCaseCancelled", let id?), ("testCancelled", let id?), ("testSkipped", let id?):
             skipped.insert(id)
+            if payload.kind == "testSkipped" { skippedTests.insert(id.test) }
         case ("issueRecorded", let id) where payload.issue?.isKnown != true:
             if let id, arguments[id] != nil {
                 failed.insert(id)
@@ -138,6 +142,7 @@ private struct Reader {
         guard runEnded else { throw Failure("results: the run did not come to its end") }
         var run = TestRun()
         run.strayIssues = strayIssues
+        run.skippedTests = skippedTests.compactMap { names[$0] }
         for id in begun where !skipped.contains(id) {
             let test = names[id.test] ?? id.test
             let arguments = arguments[id] ?? ""

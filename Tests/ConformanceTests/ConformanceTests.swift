@@ -173,6 +173,19 @@ struct ConformanceTests {
         #expect(try cells(others, "E4") == ["not yet", "pass", "not yet"])
     }
 
+    @Test("N13 a test that is skipped decides nothing, and is listed nevertheless")
+    func skipped() throws {
+        let table = try makeTable {
+            $0.test("E4 stop")
+            $0.testCase("E4 stop", ".selector")
+            $0.testCase("E4 stop", ".proactor")
+            $0.test("E4 stop by an outside program")
+            $0.event("testSkipped", "E4 stop by an outside program")
+        }
+        #expect(try cells(table, "E4") == ["pass", "pass", "not yet"])
+        #expect(table.lines.first { $0.row.id == "E4" }?.tests == ["stop", "stop by an outside program"])
+    }
+
     @Test("N13 failures outside of tests are kept, and a run without an end is refused")
     func runs() throws {
         #expect(try makeRun { $0.issue(nil) }.strayIssues == ["why"])
