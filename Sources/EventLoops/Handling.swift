@@ -56,13 +56,30 @@ extension Connection {
         lc_stream_give_back(stream, bytes.release(), UInt32(used))
     }
 
-    static func of(_ stream: OpaquePointer?) -> Connection? {
+    static func of(_ stream: OpaquePointer?) -> Connection? { uncounted(stream)?.takeUnretainedValue() }
+
+    /// The connection whose handler is told; kept by the reference that ``start(_:)`` counted.
+    @inline(__always)
+    private static func uncounted(_ stream: OpaquePointer?) -> Unmanaged<Connection>? {
         guard let raw = UnsafeRawPointer(bitPattern: UInt(lc_stream_word(stream))) else { return nil }
-        return Unmanaged<Connection>.fromOpaque(raw).takeUnretainedValue()
+        return Unmanaged<Connection>.fromOpaque(raw)
     }
 
-    func deliverReceived() {
-        guard let handler else { return }
+    /// Without a reference counted for each delivery: the one there is goes when all has been said.
+    @inline(__always)
+    static func deliverReceived(_ stream: OpaquePointer?) {
+        guard let connection = uncounted(stream) else { return }
+        if connection._withUnsafeGuaranteedRef({ $0.deliverReceived() }) { connection.release() }
+    }
+
+    static func loopClosed(_ stream: OpaquePointer?) {
+        guard let connection = uncounted(stream) else { return }
+        if connection._withUnsafeGuaranteedRef({ $0.lose(nil) }) { connection.release() }
+    }
+
+    /// - Returns: Whether the handler has been told of the loss.
+    private func deliverReceived() -> Bool {
+        guard let handler else { return false }
         let number = handlerNumber
         var buffer: UnsafeMutablePointer<lc_buffer>?
         while number == handlerNumber {
@@ -73,11 +90,14 @@ extension Connection {
                 }
                 continue
             }
-            if result == -EAGAIN { return lc_stream_finish_delivery(stream) }
+            if result == -EAGAIN {
+                lc_stream_finish_delivery(stream)
+                return false
+            }
             if result == 0 {
                 lc_stream_pause_receiving(stream)
                 do { try handler.ended(self) } catch { return fail(error, "ended") }
-                return
+                return false
             }
             if result == -ESHUTDOWN {
                 let error = lc_stream_send_error(stream)
@@ -87,16 +107,14 @@ extension Connection {
             return lose(LoopError(core: result, operation: "read"))
         }
         // Another handler has come; the rest is its.
-        deliverReceived()
+        return deliverReceived()
     }
 
-    func loopClosed() { lose(nil) }
-
     /// A callback threw. The connection goes the way of one that broke.
-    private func fail(_ error: any Error, _ callback: String) {
+    private func fail(_ error: any Error, _ callback: String) -> Bool {
         core.report(error, "StreamHandler.\(callback)")
         _ = lc_stream_close(stream, true, false)
-        lose(.handlerFailed(callback: callback, error: "\(error)"))
+        return lose(.handlerFailed(callback: callback, error: "\(error)"))
     }
 
     /// For callbacks whose errors do no harm to the connection.
@@ -104,16 +122,17 @@ extension Connection {
         do { try body() } catch { core.report(error, "StreamHandler.\(callback)") }
     }
 
-    /// Tells the handler, once, and lets both go.
-    private func lose(_ error: LoopError?) {
-        guard let handler = handler.take() else { return }
+    /// Tells the handler, once, and lets it go.
+    /// - Returns: Whether it did, and then the connection may go as well.
+    private func lose(_ error: LoopError?) -> Bool {
+        guard let handler = handler.take() else { return false }
         handlerNumber &+= 1
         lc_stream_pause_receiving(stream)
         lc_stream_set_word(stream, 0)
         attempt("lost") { () throws in try handler.lost(self, error: error) }
         if !lc_loop_is_closed(core.loop) { lc_stream_loss_told(stream) }
         rare?.onLoss.take()?()
-        Unmanaged.passUnretained(self).release()
+        return true
     }
 
     // MARK: Writing

@@ -221,7 +221,7 @@ public final class LoopCore: @unchecked Sendable {
     private func deliverReceive(_ stream: OpaquePointer?) {
         let waiter = lc_stream_receive_waiter(stream)
         if waiter != 0 { return resume(waiter) }
-        Connection.of(stream)?.deliverReceived()
+        Connection.deliverReceived(stream)
     }
 
     private func deliverAccept(_ listener: OpaquePointer?) {
@@ -361,7 +361,7 @@ public final class LoopCore: @unchecked Sendable {
             }
         case LC_KIND_SIGNAL: break  // the loop is told of signals no more
         case LC_KIND_RECEIVE where !lc_stream_receive_waits(lc_node_stream(node)):
-            Connection.of(lc_node_stream(node))?.loopClosed()
+            Connection.loopClosed(lc_node_stream(node))
         case LC_KIND_ACCEPT where !lc_listener_waits(lc_node_listener(node)):
             Listener.of(lc_node_listener(node))?.loopClosed()
         default: deliver(node)  // waiters: they find the loop closed
