@@ -29,18 +29,14 @@ struct BoundSocket: ~Copyable {
             reuse_port: options.reusePort, keep_alive: options.keepAlive, timing: options.keepAliveTiming.core,
             delay: !options.noDelay, both_families: !options.v6Only)
         let result = withUnsafePointer(to: wanted.core) { address in
-            withUnsafePointer(to: listening) { listening in
-                let result = lc_socket_bind(address, listening, &descriptor)
-                guard result == -EADDRINUSE, wanted.isUnix, lc_unix_remove_stale(address) == 0 else { return result }
-                return lc_socket_bind(address, listening, &descriptor)
-            }
+            withUnsafePointer(to: listening) { lc_socket_bind(address, $0, &descriptor) }
         }
         guard result == 0 else { throw .io(IOError(errno: result, operation: "listen on \(wanted)")) }
         core = loop.core
         self.descriptor = descriptor
         backlog = options.backlog
         address = SocketAddress { lc_address_local(descriptor, $0) } ?? wanted
-        if wanted.isUnix, options.removesPath { file = SocketFile(wanted.host) }
+        if wanted.isUnix, options.removesPath { file = SocketFile(wanted) }
     }
 
     deinit {
@@ -61,23 +57,16 @@ struct BoundSocket: ~Copyable {
 }
 
 /// The file of a Unix socket that listens, as it was when it was made.
-struct SocketFile: Sendable {
-    private let path: String
-    private let device: dev_t
-    private let inode: ino_t
+struct SocketFile {
+    private var file = lc_socket_file()
 
-    /// `nil` if there is none, as for abstract names.
-    init?(_ path: String) {
-        var file = stat()
-        guard path.utf8.first != 0, lstat(path, &file) == 0 else { return nil }
-        self.path = path
-        device = file.st_dev
-        inode = file.st_ino
+    init(_ address: SocketAddress) {
+        withUnsafePointer(to: address.core) { lc_socket_file_note(&file, $0) }
     }
 
-    /// Removes it, unless another one has taken its place.
+    /// Removes it, unless another one has taken its place, or it is that of the process this one was forked from.
     func remove() {
-        var file = stat()
-        if lstat(path, &file) == 0, file.st_dev == device, file.st_ino == inode { unlink(path) }
+        var file = file
+        lc_socket_file_remove(&file)
     }
 }

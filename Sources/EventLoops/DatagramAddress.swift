@@ -27,24 +27,18 @@ public struct DatagramAddress: @unchecked Sendable, Hashable, CustomStringConver
     /// The file of a Unix socket.
     /// - Throws: `.io` with `ENAMETOOLONG` for more than 107 bytes, with `EINVAL` for none or for a zero byte among them.
     public init(unixPath path: String) throws(LoopError) {
-        core = try Self.local(path, isAbstract: false, "use Unix path \(path)")
+        // A zero byte at the beginning would make it an abstract name.
+        core = try Self.local(path.utf8.first == 0 ? "" : path, "use Unix path \(path)")
     }
 
     /// A name of a Unix socket that no file stands for, and that is gone with the socket. Linux alone has them.
     public init(abstractName name: String) throws(LoopError) {
-        core = try Self.local(name, isAbstract: true, "use abstract name \(name)")
+        core = try Self.local("\0" + name, "use abstract name \(name)")
     }
 
-    private static func local(
-        _ text: String, isAbstract: Bool, _ operation: String
-    ) throws(LoopError) -> lc_address {
+    private static func local(_ name: String, _ operation: String) throws(LoopError) -> lc_address {
         var address = lc_address()
-        var text = text
-        let result = text.withUTF8 { bytes in
-            bytes.withMemoryRebound(to: CChar.self) {
-                lc_address_local_path($0.baseAddress, $0.count, isAbstract, &address)
-            }
-        }
+        let result = makeUnixAddress(name, &address)
         if result < 0 { throw .io(IOError(errno: result, operation: operation)) }
         return address
     }
@@ -89,7 +83,7 @@ public struct DatagramAddress: @unchecked Sendable, Hashable, CustomStringConver
     private func withLocalBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result?) -> Result? {
         withUnsafePointer(to: core) { address in
             var bytes: UnsafePointer<CChar>?
-            let count = lc_address_path(address, &bytes)
+            let count = lc_address_unix_name(address, &bytes)
             return count < 0 ? nil : body(UnsafeRawBufferPointer(start: bytes, count: Int(count)))
         }
     }

@@ -46,12 +46,12 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
         guard fill(&address) == 0 else { return nil }
         isUnix = address.storage.ss_family == sa_family_t(AF_UNIX)
         if isUnix {
-            let name = withUnsafeTemporaryAllocation(byteCount: 128, alignment: 1) { bytes -> String in
-                let length = lc_address_unix_name(&address, bytes.baseAddress)
-                return String(decoding: bytes.prefix(Int(max(length, 0))), as: UTF8.self)
+            host = withUnsafePointer(to: address) { address in
+                var name: UnsafePointer<CChar>?
+                let length = lc_address_unix_name(address, &name)
+                return String(decoding: UnsafeRawBufferPointer(start: name, count: Int(length)), as: UTF8.self)
             }
-            if name.isEmpty { return nil }
-            host = name
+            if host.isEmpty { return nil }
             port = 0
             return
         }
@@ -76,12 +76,7 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
     /// `AF_INET`, `AF_INET6` or `AF_UNIX`.
     var family: Int32 { Int32(core.storage.ss_family) }
 
-    private func unixAddress(_ address: inout lc_address) -> Int32 {
-        var host = host
-        return host.withUTF8 { bytes in
-            bytes.withMemoryRebound(to: CChar.self) { lc_address_unix($0.baseAddress, $0.count, &address) }
-        }
-    }
+    private func unixAddress(_ address: inout lc_address) -> Int32 { makeUnixAddress(host, &address) }
 
     func withSockaddr<Result>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> Result) -> Result {
         withUnsafePointer(to: core) { address in
@@ -89,5 +84,14 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
                 body($0, address.pointee.length)
             }
         }
+    }
+}
+
+/// - Parameter name: A path, or an abstract name behind a zero byte.
+/// - Returns: 0, or a negated errno.
+func makeUnixAddress(_ name: String, _ address: inout lc_address) -> Int32 {
+    var name = name
+    return name.withUTF8 { bytes in
+        bytes.withMemoryRebound(to: CChar.self) { lc_address_unix($0.baseAddress, $0.count, &address) }
     }
 }

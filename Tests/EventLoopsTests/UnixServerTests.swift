@@ -3,6 +3,7 @@
 // UnixServerTests.swift: servers on Unix sockets: whose file is taken over, and whose is removed.
 
 import EventLoops
+import TestSupportC
 import Testing
 
 #if canImport(Glibc)
@@ -134,6 +135,37 @@ struct UnixServerTests {
                 #expect(!exists(address.host))
             }
         }
+    }
+
+    @Test("V11 F27 a forked child that closes its loop leaves the parent's file alone", arguments: LoopKind.available)
+    func forked(kind: LoopKind) async throws {
+        await #expect(processExitsWith: .success) { [kind = kind.rawValue as String] in
+            let directory = try TemporaryDirectory()
+            let address = try SocketAddress(unix: "\(directory.path)/s")
+            try await onThread {
+                let loop = try #require(LoopKind(rawValue: kind)).makeLoop()
+                let listener = try Listener(on: loop, address)
+                try listener.start { _ in }
+                let both = Unmanaged.passRetained(Both(loop, listener))
+                let closed = test_fork_run(
+                    { context in
+                        let both = Unmanaged<Both>.fromOpaque(context!).takeUnretainedValue()
+                        both.listener.close()
+                        return (try? both.loop.close()) != nil ? 1 : 0
+                    }, both.toOpaque())
+                both.release()
+                #expect(closed == 1)
+                #expect(exists(address.host))
+                try loop.close()
+                #expect(!exists(address.host))
+            }
+        }
+    }
+
+    private final class Both {
+        let loop: any Loop
+        let listener: Listener
+        init(_ loop: any Loop, _ listener: Listener) { (self.loop, self.listener) = (loop, listener) }
     }
 
     @Test("V11 C9 abstract names have no file", arguments: LoopKind.available)

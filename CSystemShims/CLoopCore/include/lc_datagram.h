@@ -94,12 +94,6 @@ typedef struct lc_datagram_setup {
 /* Makes a socket. local, remote: NULL for none, but not both. A file that a local socket left behind is replaced, one
  * that is in use is not: -EADDRINUSE. */
 int lc_datagram_open(const lc_address *local, const lc_address *remote, const lc_datagram_setup *setup, int *out_fd);
-/* The address of a local socket: a path, or a name that no file stands for. -ENAMETOOLONG. -EINVAL: empty, or a path with
- * a zero byte in it. */
-int lc_address_local_path(const char *bytes, size_t length, bool is_abstract, lc_address *out);
-/* The bytes of a local address's path or name, which starts with a zero byte if no file stands for it. -EAFNOSUPPORT:
- * not a local address. */
-int lc_address_path(const lc_address *address, const char **bytes);
 
 typedef enum lc_multicast {
     LC_MULTICAST_LOOP, /* whether own sockets receive what is sent: 0 or 1 */

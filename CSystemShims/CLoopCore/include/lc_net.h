@@ -163,10 +163,19 @@ int lc_address_peer(int fd, lc_address *out);
 /* A Unix socket's path, or its abstract name if the first byte is zero. -EINVAL: empty, or a zero byte in a path;
  * -ENAMETOOLONG. */
 int lc_address_unix(const char *name, size_t length, lc_address *out);
-/* The same back into name (at least 108 bytes); returns its length, 0 if it has none, or < 0. */
-int lc_address_unix_name(const lc_address *address, char *name);
-/* Removes the socket's file if it is one and nobody listens there. -EADDRINUSE: not so. */
-int lc_unix_remove_stale(const lc_address *address);
+/* The same back: where it lies in the address, without a zero byte behind it, and its length; 0 if it has none. */
+int lc_address_unix_name(const lc_address *address, const char **name);
+
+/* The file of a Unix socket, as it was when the socket was bound. */
+typedef struct lc_socket_file {
+    char path[112]; /* empty: there is none */
+    uint64_t device, number;
+    int32_t process;
+} lc_socket_file;
+
+void lc_socket_file_note(lc_socket_file *file, const lc_address *address);
+/* Removes it, unless another one has taken its place, or it is that of the process this one was forked from. */
+void lc_socket_file_remove(lc_socket_file *file);
 
 /* When a silent peer is asked, in seconds, and how often in vain; 0: as the system has it. */
 typedef struct lc_keep_alive {
@@ -186,7 +195,8 @@ typedef struct lc_listen_options {
 int lc_socket_open(int family, bool delay, int *out_fd);
 int lc_socket_bind_local(int fd, const lc_address *address);
 int lc_socket_keep_alive(int fd, const lc_keep_alive *timing);
-/* A bound stream socket, which refuses connections until it listens. */
+/* A bound stream socket, which refuses connections until it listens. The file that a Unix socket left behind is taken
+ * over; one that is in use is not: -EADDRINUSE. */
 int lc_socket_bind(const lc_address *address, const lc_listen_options *options, int *out_fd);
 int lc_socket_start_listening(int fd, int backlog);
 /* Both at once. */

@@ -4,7 +4,6 @@
  * Owns both and the two polls. Leaves to the owner when to poll, and making and naming sockets to datagram_socket.c. Its
  * one surprise: an error of the socket's own (an ICMP message) is told by the kernel to whichever call comes next, also
  * to a send that has nothing to do with it. Such a send is made once more, and the error kept for the receiver. */
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -45,10 +44,7 @@ struct lc_datagram {
     size_t unsent;
     _Atomic(uint32_t) token;
     /* The file a local socket is bound to. */
-    bool has_path;
-    dev_t path_device;
-    ino_t path_number;
-    char path[sizeof(((struct sockaddr_un *)0)->sun_path) + 1];
+    lc_socket_file file;
 };
 
 static size_t lc__eights(size_t size) { return (size + 7) & ~(size_t)7; }
@@ -84,16 +80,9 @@ static int lc__datagram_make_batch(lc_datagram *datagram, uint32_t size_max, uin
 int lc_datagram_adopt(lc_loop *loop, int fd, uint32_t size_max, uint32_t batch_max, lc_datagram **out) {
     if (loop->closed)
         return -EBADF;
-    int kind, domain;
-    socklen_t size = sizeof kind;
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &size) < 0 ||
-        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0)
-        return -errno;
-    if (kind != SOCK_DGRAM)
-        return -EPROTOTYPE;
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
-        return -errno;
+    int domain, result = lc__socket_take_over(fd, SOCK_DGRAM, &domain);
+    if (result < 0)
+        return result;
     lc__fd *entry = lc__fd_entry(loop, fd);
     if (!entry)
         return -ENOMEM;
@@ -104,8 +93,8 @@ int lc_datagram_adopt(lc_loop *loop, int fd, uint32_t size_max, uint32_t batch_m
         return -ENOMEM;
     if (batch_max == 0)
         batch_max = LC__DATAGRAM_BATCH;
-    int result = lc__datagram_make_batch(datagram, size_max ? size_max : LC__DATAGRAM_SIZE,
-                                         batch_max < LC__DATAGRAM_BATCH_MAX ? batch_max : LC__DATAGRAM_BATCH_MAX);
+    result = lc__datagram_make_batch(datagram, size_max ? size_max : LC__DATAGRAM_SIZE,
+                                     batch_max < LC__DATAGRAM_BATCH_MAX ? batch_max : LC__DATAGRAM_BATCH_MAX);
     if (result < 0) {
         free(datagram);
         return result;
@@ -131,28 +120,8 @@ void *lc_datagram_object(const lc_datagram *datagram) { return datagram->object;
 
 void lc_datagram_keep_path(lc_datagram *datagram) {
     lc_address address;
-    const char *bytes;
-    if (lc_address_local(datagram->fd, &address) < 0)
-        return;
-    int length = lc_address_path(&address, &bytes);
-    struct stat status;
-    if (length <= 0 || bytes[0] == 0 || (size_t)length >= sizeof datagram->path)
-        return;
-    memcpy(datagram->path, bytes, (size_t)length);
-    if (lstat(datagram->path, &status) < 0)
-        return;
-    datagram->has_path = true;
-    datagram->path_device = status.st_dev;
-    datagram->path_number = status.st_ino;
-}
-
-static void lc__datagram_remove_path(lc_datagram *datagram) {
-    if (lc_loop_is_forked(datagram->loop))
-        return; /* the file is the parent's */
-    struct stat status;
-    if (datagram->has_path && lstat(datagram->path, &status) == 0 && status.st_dev == datagram->path_device &&
-        status.st_ino == datagram->path_number)
-        unlink(datagram->path);
+    if (lc_address_local(datagram->fd, &address) == 0)
+        lc_socket_file_note(&datagram->file, &address);
 }
 
 static void lc__datagram_close_now(lc_datagram *datagram) {
@@ -172,7 +141,7 @@ void lc_datagram_close(lc_datagram *datagram) {
     lc__fd_entry(loop, datagram->fd)->owner = NULL;
     if (!lc__is_proactor(loop))
         lc__selector_forget(loop, datagram->fd);
-    lc__datagram_remove_path(datagram);
+    lc_socket_file_remove(&datagram->file);
     lc__datagram_close_now(datagram);
     lc__listener_descriptor_freed(loop);
 }
@@ -193,7 +162,7 @@ void lc__datagrams_close(lc_loop *loop) {
     for (lc_datagram *datagram = loop->all_datagrams; datagram; datagram = datagram->next_all) {
         if (datagram->closed)
             continue;
-        lc__datagram_remove_path(datagram);
+        lc_socket_file_remove(&datagram->file);
         lc__datagram_close_now(datagram);
     }
 }

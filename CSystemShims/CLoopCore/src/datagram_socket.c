@@ -1,73 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* datagram_socket.c: cold calls of datagram sockets: making, binding and naming them, groups. No loop here. */
 #include <netinet/in.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 #include "internal.h"
 
-/* ---- local addresses ---- */
-
-int lc_address_local_path(const char *bytes, size_t length, bool is_abstract, lc_address *out) {
-    memset(out, 0, sizeof *out);
-    struct sockaddr_un *local = (struct sockaddr_un *)&out->storage;
-    if (length == 0 || (!is_abstract && memchr(bytes, 0, length)))
-        return -EINVAL;
-    /* One byte beside the path: the zero at its end, or that before a name. */
-    if (length > sizeof local->sun_path - 1)
-        return -ENAMETOOLONG;
-    local->sun_family = AF_UNIX;
-    memcpy(local->sun_path + is_abstract, bytes, length);
-    out->length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + 1);
-    return 0;
-}
-
-int lc_address_path(const lc_address *address, const char **bytes) {
-    const struct sockaddr_un *local = (const struct sockaddr_un *)&address->storage;
-    size_t before = offsetof(struct sockaddr_un, sun_path);
-    *bytes = local->sun_path;
-    if (address->length == 0)
-        return 0;
-    if (address->length < sizeof(sa_family_t) || local->sun_family != AF_UNIX)
-        return -EAFNOSUPPORT;
-    if (address->length <= before)
-        return 0;
-    size_t length = address->length - before;
-    return (int)(local->sun_path[0] == 0 ? length : strnlen(local->sun_path, length));
-}
-
 /* ---- making ---- */
-
-/* Whether a file is a socket that nobody is bound to any more. */
-static bool lc__path_is_stale(const lc_address *address) {
-    const char *bytes;
-    char path[sizeof(((struct sockaddr_un *)0)->sun_path) + 1] = {0};
-    int length = lc_address_path(address, &bytes);
-    if (length <= 0 || bytes[0] == 0)
-        return false;
-    memcpy(path, bytes, (size_t)length);
-    struct stat status;
-    if (lstat(path, &status) < 0 || !S_ISSOCK(status.st_mode))
-        return false;
-    int probe = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (probe < 0)
-        return false;
-    bool refused =
-        connect(probe, (const struct sockaddr *)&address->storage, address->length) < 0 && errno == ECONNREFUSED;
-    close(probe);
-    return refused && unlink(path) == 0;
-}
-
-static int lc__bind(int fd, const lc_address *address) {
-    const struct sockaddr *place = (const struct sockaddr *)&address->storage;
-    if (bind(fd, place, address->length) == 0)
-        return 0;
-    if (errno != EADDRINUSE || place->sa_family != AF_UNIX)
-        return -errno;
-    if (!lc__path_is_stale(address))
-        return -EADDRINUSE;
-    return bind(fd, place, address->length) < 0 ? -errno : 0;
-}
 
 static int lc__set(int fd, int level, int option, int value) {
     return setsockopt(fd, level, option, &value, sizeof value) < 0 ? -errno : 0;

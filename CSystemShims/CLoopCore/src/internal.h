@@ -245,6 +245,10 @@ void lc__stream_note_ends(lc_stream *stream);
 void lc__stream_forget_ends(lc_stream *stream);
 int lc__stream_end(const lc_stream *stream); /* 0, or the error that an end stands for */
 void lc__stream_maybe_finish(lc_stream *stream);
+/* net.c: a descriptor from elsewhere becomes non-blocking and close-on-exec; a socket has to be of that type. */
+int lc__descriptor_take_over(int fd);
+int lc__socket_take_over(int fd, int type, int *domain);
+int lc__bind(int fd, const lc_address *address); /* unix.c: also over a file that somebody left */
 void lc__stream_announce_loss(lc_stream *stream);
 void lc__stream_maybe_close(lc_stream *stream);
 void lc__stream_closed_ready(lc_stream *stream);

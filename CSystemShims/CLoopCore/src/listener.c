@@ -17,9 +17,9 @@ int lc_listener_adopt(lc_loop *loop, int fd, lc_listener **out) {
         return -errno;
     if (!listening)
         return -EINVAL;
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
-        return -errno;
+    int result = lc__descriptor_take_over(fd);
+    if (result < 0)
+        return result;
     lc__fd *entry = lc__fd_entry(loop, fd);
     lc_listener *listener = calloc(1, sizeof *listener);
     if (!entry || !listener) {

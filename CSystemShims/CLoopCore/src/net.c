@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* net.c: cold socket calls: addresses, listening sockets. No loop here. */
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -83,6 +84,25 @@ int lc_address_peer(int fd, lc_address *out) {
     return getpeername(fd, (struct sockaddr *)&out->storage, &out->length) < 0 ? -errno : 0;
 }
 
+int lc__descriptor_take_over(int fd) {
+    int flags = fcntl(fd, F_GETFL);
+    return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? -errno : 0;
+}
+
+int lc__socket_take_over(int fd, int type, int *domain) {
+    int actual, one = 1;
+    socklen_t size = sizeof actual;
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &actual, &size) < 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, domain, &size) < 0)
+        return -errno;
+    if (actual != type)
+        return -EPROTOTYPE;
+    int result = lc__descriptor_take_over(fd);
+    if (result == 0 && type == SOCK_STREAM && *domain != AF_UNIX)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    return result;
+}
+
 int lc_socket_open(int family, bool delay, int *out_fd) {
     int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
@@ -137,8 +157,8 @@ int lc_socket_bind(const lc_address *address, const lc_listen_options *options, 
     if (fd < 0)
         return -errno;
     int result = family == AF_UNIX ? 0 : lc__set_listen_options(fd, family, options);
-    if (result == 0 && bind(fd, (const struct sockaddr *)&address->storage, address->length) < 0)
-        result = -errno;
+    if (result == 0)
+        result = lc__bind(fd, address);
     if (result < 0)
         close(fd);
     else

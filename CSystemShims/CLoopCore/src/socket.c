@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 /* socket.c: system calls on sockets that the caller drives. No loop here, and no memory of its own. */
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/sendfile.h>
@@ -11,19 +8,8 @@
 #include "internal.h"
 
 int lc_socket_prepare(int fd) {
-    int kind, domain, one = 1;
-    socklen_t size = sizeof kind;
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &size) < 0 ||
-        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0)
-        return -errno;
-    if (kind != SOCK_STREAM)
-        return -EPROTOTYPE;
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
-        return -errno;
-    if (domain != AF_UNIX) /* a listener hands it on */
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    return 0;
+    int domain;
+    return lc__socket_take_over(fd, SOCK_STREAM, &domain);
 }
 
 int lc_socket_pair(int fds[2]) {

@@ -60,20 +60,10 @@ static void lc__stream_free(lc_stream *stream) {
 int lc_stream_adopt(lc_loop *loop, int fd, lc_stream **out) {
     if (loop->closed)
         return -EBADF;
-    int kind, domain;
-    socklen_t size = sizeof kind;
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &size) < 0 ||
-        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0)
-        return -errno;
-    if (kind != SOCK_STREAM)
-        return -EPROTOTYPE;
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
-        return -errno;
-    int one = 1;
-    if (domain != AF_UNIX)
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    int result = lc__stream_make(loop, fd, out);
+    int domain;
+    int result = lc__socket_take_over(fd, SOCK_STREAM, &domain);
+    if (result == 0)
+        result = lc__stream_make(loop, fd, out);
     if (result == 0) {
         (*out)->local = domain == AF_UNIX;
         lc__stream_note_ends(*out);
