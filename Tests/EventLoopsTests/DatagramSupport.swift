@@ -47,9 +47,25 @@ final class DatagramPeer: Sendable {
     /// Bound to a port of a host, for one test alone.
     convenience init(host: String) throws { try self.init(at: DatagramAddress(host, 0)) }
 
-    deinit { close() }
+    deinit { if isOpen.load(ordering: .relaxed) { posixClose(descriptor) } }
 
-    func close() { if isOpen.exchange(false, ordering: .relaxed) { posixClose(descriptor) } }
+    /// Returns once nobody is at its address: a child that another test starts has copies of all descriptors, until it
+    /// executes its program.
+    func close() {
+        guard isOpen.exchange(false, ordering: .relaxed) else { return }
+        let address = self.address
+        posixClose(descriptor)
+        let deadline = LoopInstant.now.advanced(by: .seconds(5))
+        while isSomebody(at: address), .now < deadline { sched_yield() }
+    }
+
+    private func isSomebody(at address: DatagramAddress) -> Bool {
+        let probe = socket(Int32(address.family), datagramType | closeOnExec, 0)
+        defer { posixClose(probe) }
+        // Of an IP address the second send is told, of a Unix socket the connect.
+        return address.withSockaddr { connect(probe, $0, $1) } == 0 && posixSend(probe, [0], 1) == 1
+            && posixSend(probe, [0], 1) == 1
+    }
 
     var address: DatagramAddress { DatagramAddress(localTo: descriptor)! }
 
@@ -79,6 +95,15 @@ final class DatagramPeer: Sendable {
         var byte: UInt8 = 0
         return recv(descriptor, &byte, 1, Int32(MSG_PEEK) | Int32(MSG_DONTWAIT)) < 0 && errno == EAGAIN
     }
+}
+
+/// What `send` is refused with, asked again while a child of another test keeps the receiver alive.
+func refusal(on loop: any Loop, _ send: () async throws -> Void) async throws -> LoopError? {
+    for _ in 0..<5000 {
+        if let error = await thrown(send) { return error }
+        try await loop.sleep(for: .milliseconds(1))
+    }
+    return nil
 }
 
 private func posixSend(_ fd: Int32, _ bytes: UnsafeRawPointer?, _ count: Int) -> Int {
@@ -130,35 +155,6 @@ extension DatagramSocket {
         }
         #expect(unsentByteCount == 9, "the last one is queued: a byte, and eight more")
         return count
-    }
-}
-
-/// A directory of this test's own.
-final class ScratchDirectory: Sendable {
-    let path: String
-
-    init() throws {
-        var template = Array("/tmp/event-loops-XXXXXX".utf8CString)
-        guard let made = mkdtemp(&template) else { throw IOError(errno: errno, operation: "mkdtemp") }
-        path = String(cString: made)
-    }
-
-    func remove() {
-        for name in names { unlink("\(path)/\(name)") }
-        rmdir(path)
-    }
-
-    var names: [String] {
-        guard let handle = opendir(path) else { return [] }
-        defer { closedir(handle) }
-        var names: [String] = []
-        while let entry = readdir(handle) {
-            let name = withUnsafePointer(to: &entry.pointee.d_name) {
-                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
-            if name != "." && name != ".." { names.append(name) }
-        }
-        return names.sorted()
     }
 }
 

@@ -13,31 +13,6 @@ import Glibc
 import Musl
 #endif
 
-/// A folder with files for one test. In a process of its own, or under a name that no other test has.
-private struct Folder {
-    let path: String
-
-    init() throws {
-        var template = Array("/tmp/event-loops-XXXXXX".utf8CString)
-        guard mkdtemp(&template) != nil else { throw IOError(errno: errno, operation: "mkdtemp") }
-        path = String(decoding: template.dropLast().map(UInt8.init(bitPattern:)), as: UTF8.self)
-    }
-
-    func file(_ name: String, _ text: String, mode: mode_t) throws -> String {
-        let path = "\(path)/\(name)"
-        let descriptor = try check(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o600), "open")
-        defer { close(descriptor) }
-        try check(write(descriptor, text, text.utf8.count), "write")
-        try check(fchmod(descriptor, mode), "fchmod")
-        return path
-    }
-
-    func remove(_ names: [String]) {
-        for name in names { unlink("\(path)/\(name)") }
-        rmdir(path)
-    }
-}
-
 private func openDescriptors() -> [Int] {
     ["pipe:", "/dev/null", "anon_inode:[pidfd]", "pidfd:"].map(openDescriptorCount(of:))
 }
@@ -92,8 +67,8 @@ struct ProcessFaultTests {
         arguments: LoopKind.available)
     func notExecuted(kind: LoopKind) async throws {
         await #expect(processExitsWith: .success) { [kind = kind.rawValue as String] in
-            let folder = try Folder()
-            defer { folder.remove(["locked", "text", "true"]) }
+            let folder = try TemporaryDirectory()
+            defer { folder.remove() }
             _ = try folder.file("true", "#!/bin/sh\nexit 9\n", mode: 0o600)
             let locked = try folder.file("locked", "#!/bin/sh\n", mode: 0o600)
             let text = try folder.file("text", "neither a program nor a script", mode: 0o700)

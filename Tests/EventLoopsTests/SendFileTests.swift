@@ -14,35 +14,11 @@ import Musl
 
 private let megabyte = 1024 * 1024
 
-/// A file without a name, which goes with its descriptor.
-private final class NamelessFile: Sendable {
-    let descriptor: Int32
-
-    init(_ bytes: [UInt8]) throws {
-        var name = Array("/tmp/SendFileTests-XXXXXX".utf8CString)
-        descriptor = try check(mkstemp(&name), "mkstemp")
-        _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
-        unlink(name)
-        var written = 0
-        while written < bytes.count {
-            written += try check(
-                bytes.withUnsafeBytes {
-                    pwrite(descriptor, $0.baseAddress! + written, bytes.count - written, off_t(written))
-                },
-                "pwrite")
-        }
-    }
-
-    deinit { close(descriptor) }
-
-    var position: Int { Int(lseek(descriptor, 0, SEEK_CUR)) }
-}
-
 private let ways: [Connection.FileRoad] = [.native, .fallbackAlone]
 
 extension Connection {
     fileprivate func send(
-        _ file: NamelessFile, from offset: Int = 0, _ count: Int? = nil, by road: FileRoad
+        _ file: TemporaryFile, from offset: Int = 0, _ count: Int? = nil, by road: FileRoad
     ) async throws(LoopError) -> Int {
         try await sendFile(file.descriptor, from: offset, count, road)
     }
@@ -56,7 +32,7 @@ struct SendFileTests {
     func whole(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let content = pattern(3 * megabyte + 17)
-            let file = try NamelessFile(content)
+            let file = try TemporaryFile(content)
             for tcp in [true, false] {
                 for way in ways {
                     let (connection, peer) = tcp ? try await makeConnection(on: loop) : try makePair(on: loop)
@@ -82,7 +58,7 @@ struct SendFileTests {
     func part(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let content = pattern(10_000)
-            let file = try NamelessFile(content)
+            let file = try TemporaryFile(content)
             for way in ways {
                 let (connection, peer) = try makePair(on: loop)
                 lseek(file.descriptor, 77, SEEK_SET)
@@ -97,7 +73,7 @@ struct SendFileTests {
                 #expect(count == 0 && file.position == 5)
                 #expect(try peer.receive() == Array(content[9990...]))
             }
-            let empty = try NamelessFile([])
+            let empty = try TemporaryFile([])
             let (connection, _) = try makePair(on: loop)
             let none = try await connection.sendFile(empty.descriptor)
             #expect(none == 0)
@@ -108,7 +84,7 @@ struct SendFileTests {
     func meanwhile(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let content = pattern(4 * megabyte)
-            let file = try NamelessFile(content)
+            let file = try TemporaryFile(content)
             for way in ways {
                 let (connection, peer) = try makePair(on: loop)
                 let sending = loop.spawn { try await connection.send(file, by: way) }
@@ -138,7 +114,7 @@ struct SendFileTests {
         arguments: LoopKind.available)
     func peerGone(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
-            let file = try NamelessFile(pattern(8 * megabyte))
+            let file = try TemporaryFile(pattern(8 * megabyte))
             for way in ways {
                 let (connection, peer) = try makePair(on: loop)
                 let sending = loop.spawn { try await connection.send(file, by: way) }
@@ -158,7 +134,7 @@ struct SendFileTests {
     @Test("P17 a handler hears of the loss when a file finds the peer gone", arguments: LoopKind.available)
     func handlerHears(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
-            let file = try NamelessFile(pattern(8 * megabyte))
+            let file = try TemporaryFile(pattern(8 * megabyte))
             let (connection, peer) = try makePair(on: loop)
             let notes = Notes()
             notes.onEnd = { _ in }
@@ -180,7 +156,7 @@ struct SendFileTests {
     func cutShort(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let content = pattern(8 * megabyte)
-            let file = try NamelessFile(content)
+            let file = try TemporaryFile(content)
             for way in ways {
                 for end in ["cancel", "close", "abort"] {
                     let (connection, peer) = try makePair(on: loop)
@@ -237,7 +213,7 @@ struct SendFileTests {
         arguments: LoopKind.available)
     func refusals(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
-            let file = try NamelessFile([1, 2, 3])
+            let file = try TemporaryFile([1, 2, 3])
             let (connection, peer) = try makePair(on: loop)
             #expect(await thrown { _ = try await connection.sendFile(-1) }.errno == EBADF)
             #expect(await thrown { _ = try await connection.sendFile(peer.descriptor) }.errno == EINVAL)
@@ -262,7 +238,7 @@ struct SendFileTests {
         try await onLoop(kind) { loop in
             let content = pattern(16 * megabyte)
             for way in ways {
-                let file = try NamelessFile(content)
+                let file = try TemporaryFile(content)
                 let (connection, peer) = try await makeConnection(on: loop, receiveBuffer: 16 * 1024)
                 let sending = loop.spawn { try await connection.send(file, by: way) }
                 // The peer does not read: the send waits, somewhere in the middle.

@@ -11,25 +11,6 @@ import Glibc
 import Musl
 #endif
 
-/// A file without a name.
-private final class TemporaryFile: Sendable {
-    let descriptor: Int32
-    init(_ bytes: [UInt8]) throws {
-        var template = Array("/tmp/event-loops-XXXXXX".utf8CString)
-        descriptor = try check(template.withUnsafeMutableBufferPointer { mkstemp($0.baseAddress!) }, "mkstemp")
-        unlink(template)
-        var written = 0
-        while written < bytes.count {
-            written += try bytes.withUnsafeBytes {
-                try check(write(descriptor, $0.baseAddress! + written, $0.count - written), "write")
-            }
-        }
-        lseek(descriptor, 0, SEEK_SET)
-    }
-    deinit { close(descriptor) }
-    var position: Int { Int(lseek(descriptor, 0, SEEK_CUR)) }
-}
-
 @Suite(.timeLimit(.minutes(1)), .realKernel("sendfile"))
 struct SocketFileTests {
     /// What sendfile(2) refuses to write to.

@@ -12,30 +12,9 @@ import Glibc
 import Musl
 #endif
 
-/// A directory that goes with everything in it.
-private struct TemporaryDirectory: ~Copyable {
-    let path: String
-    init() throws {
-        var template = Array("/tmp/event-loops-XXXXXX".utf8CString)
-        let made = template.withUnsafeMutableBufferPointer { mkdtemp($0.baseAddress!) != nil }
-        guard made else { throw Impatience(description: "a directory for a while") }
-        path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    }
-    deinit {
-        for name in ["s", "other"] { unlink("\(path)/\(name)") }
-        rmdir(path)
-    }
-}
-
 private func exists(_ path: String) -> Bool {
     var file = stat()
     return lstat(path, &file) == 0
-}
-
-private func makeFile(_ path: String) throws {
-    let descriptor = open(path, O_CREAT | O_EXCL | O_WRONLY, 0o600)
-    try #require(descriptor >= 0)
-    close(descriptor)
 }
 
 @Suite(.timeLimit(.minutes(1)), .realKernel("files of Unix sockets"))
@@ -55,6 +34,7 @@ struct UnixServerTests {
     func path(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let directory = try TemporaryDirectory()
+            defer { directory.remove() }
             let address = try SocketAddress(unix: "\(directory.path)/s")
             let server = try Server(on: loop, endpoints: [address])
             #expect(server.addresses == [address])
@@ -76,6 +56,7 @@ struct UnixServerTests {
     func takeOver(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let directory = try TemporaryDirectory()
+            defer { directory.remove() }
             let address = try SocketAddress(unix: "\(directory.path)/s")
             let inUse = LoopError.io(IOError(errno: EADDRINUSE, operation: "listen on \(address)"))
             var leaving = ListenOptions()
@@ -94,7 +75,7 @@ struct UnixServerTests {
             try await second.waitClosed()
             #expect(!exists(address.host))
 
-            try makeFile(address.host)
+            try directory.file("s")
             #expect(throws: inUse) { _ = try Server(on: loop, endpoints: [address]) }
             #expect(exists(address.host))
         }
@@ -104,13 +85,14 @@ struct UnixServerTests {
     func replaced(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
             let directory = try TemporaryDirectory()
+            defer { directory.remove() }
             let address = try SocketAddress(unix: "\(directory.path)/s")
             for isReplaced in [false, true] {
                 let server = try Server(on: loop, endpoints: [address])
                 try server.start(Self.echo)
                 // Moved rather than removed: a number that is free again might be the next file's.
                 #expect(rename(address.host, "\(directory.path)/other") == 0)
-                if isReplaced { try makeFile(address.host) }
+                if isReplaced { try directory.file("s") }
                 server.close()
                 try await server.waitClosed()
                 #expect(exists(address.host) == isReplaced)
@@ -122,6 +104,7 @@ struct UnixServerTests {
         "V11 a server that never starts, and a loop that closes first, remove the file", arguments: LoopKind.available)
     func otherEnds(kind: LoopKind) async throws {
         let directory = try TemporaryDirectory()
+        defer { directory.remove() }
         let address = try SocketAddress(unix: "\(directory.path)/s")
         try await onThread {
             for isStarted in [false, true] {
@@ -141,6 +124,7 @@ struct UnixServerTests {
     func forked(kind: LoopKind) async throws {
         await #expect(processExitsWith: .success) { [kind = kind.rawValue as String] in
             let directory = try TemporaryDirectory()
+            defer { directory.remove() }
             let address = try SocketAddress(unix: "\(directory.path)/s")
             try await onThread {
                 let loop = try #require(LoopKind(rawValue: kind)).makeLoop()
