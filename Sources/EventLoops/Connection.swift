@@ -58,7 +58,7 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
         self.core = core
         self.stream = stream
         super.init()
-        lc_stream_set_object(stream, Unmanaged.passUnretained(self).toOpaque())
+        lc_stream_set_word(stream, UInt64(UInt(bitPattern: Unmanaged.passUnretained(self).toOpaque())))
     }
 
     deinit { lc_stream_release(stream) }

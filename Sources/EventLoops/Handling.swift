@@ -20,13 +20,12 @@ extension Connection {
     public func start(_ handler: any StreamHandler) throws(LoopError) {
         try core.check("start")
         if isClosing { throw .connectionClosed(operation: "start") }
-        let isFirst = self.handler == nil
-        if isFirst {
+        if self.handler == nil {
             let result = lc_stream_start_receiving(stream)
             if result < 0 { throw LoopError(core: result, operation: "start") }
             lc_stream_owe_loss(stream)
             // One retain at start, one release at the end.
-            lc_stream_set_word(stream, UInt64(UInt(bitPattern: Unmanaged.passRetained(self).toOpaque())))
+            _ = Unmanaged.passRetained(self)
         }
         self.handler = handler
         handlerNumber &+= 1
@@ -56,24 +55,24 @@ extension Connection {
         lc_stream_give_back(stream, bytes.release(), UInt32(used))
     }
 
-    static func of(_ stream: OpaquePointer?) -> Connection? { uncounted(stream)?.takeUnretainedValue() }
+    static func of(_ stream: OpaquePointer?) -> Connection? { uncounted(lc_stream_word(stream))?.takeUnretainedValue() }
 
     /// The connection whose handler is told; kept by the reference that ``start(_:)`` counted.
     @inline(__always)
-    private static func uncounted(_ stream: OpaquePointer?) -> Unmanaged<Connection>? {
-        guard let raw = UnsafeRawPointer(bitPattern: UInt(lc_stream_word(stream))) else { return nil }
+    private static func uncounted(_ word: UInt64) -> Unmanaged<Connection>? {
+        guard let raw = UnsafeRawPointer(bitPattern: UInt(word)) else { return nil }
         return Unmanaged<Connection>.fromOpaque(raw)
     }
 
     /// Without a reference counted for each delivery: the one there is goes when all has been said.
     @inline(__always)
-    static func deliverReceived(_ stream: OpaquePointer?) {
-        guard let connection = uncounted(stream) else { return }
+    static func deliverReceived(_ word: UInt64) {
+        guard let connection = uncounted(word) else { return }
         if connection._withUnsafeGuaranteedRef({ $0.deliverReceived() }) { connection.release() }
     }
 
     static func loopClosed(_ stream: OpaquePointer?) {
-        guard let connection = uncounted(stream) else { return }
+        guard let connection = uncounted(lc_stream_word(stream)) else { return }
         if connection._withUnsafeGuaranteedRef({ $0.lose(nil) }) { connection.release() }
     }
 
@@ -88,26 +87,31 @@ extension Connection {
                 do { try handler.received(ReceivedBytes(buffer.unsafelyUnwrapped), on: self) } catch {
                     return fail(error, "received")
                 }
-                continue
-            }
-            if result == -EAGAIN {
+            } else if result == -EAGAIN {
                 lc_stream_finish_delivery(stream)
                 return false
+            } else {
+                return deliverEnd(result)
             }
-            if result == 0 {
-                lc_stream_pause_receiving(stream)
-                do { try handler.ended(self) } catch { return fail(error, "ended") }
-                return false
-            }
-            if result == -ESHUTDOWN {
-                let error = lc_stream_send_error(stream)
-                return lose(error == 0 || error == -ESHUTDOWN ? nil : LoopError(core: error, operation: "write"))
-            }
-            _ = lc_stream_close(stream, true, false)
-            return lose(LoopError(core: result, operation: "read"))
         }
         // Another handler has come; the rest is its.
         return deliverReceived()
+    }
+
+    @inline(never)
+    private func deliverEnd(_ result: Int32) -> Bool {
+        switch result {
+        case 0:
+            lc_stream_pause_receiving(stream)
+            do { try handler?.ended(self) } catch { return fail(error, "ended") }
+            return false
+        case -ESHUTDOWN:
+            let error = lc_stream_send_error(stream)
+            return lose(error == 0 || error == -ESHUTDOWN ? nil : LoopError(core: error, operation: "write"))
+        default:
+            _ = lc_stream_close(stream, true, false)
+            return lose(LoopError(core: result, operation: "read"))
+        }
     }
 
     /// A callback threw. The connection goes the way of one that broke.

@@ -158,7 +158,7 @@ public final class LoopCore: @unchecked Sendable {
 
     func deliver(_ node: UnsafeMutablePointer<lc_node>) {
         switch lc_kind(rawValue: UInt32(truncatingIfNeeded: node.pointee.kind)) {
-        case LC_KIND_RECEIVE: deliverReceive(lc_node_stream(node))
+        case LC_KIND_RECEIVE: deliverReceive(lc_stream_delivery(node))
         case LC_KIND_JOB_TASK, LC_KIND_JOB_SERIAL:
             let job = UnsafeMutableRawPointer(node) - MemoryLayout<lc_job>.offset(of: \.node)!
             run(job, lc_kind(rawValue: UInt32(truncatingIfNeeded: node.pointee.kind)))
@@ -218,10 +218,10 @@ public final class LoopCore: @unchecked Sendable {
         }
     }
 
-    private func deliverReceive(_ stream: OpaquePointer?) {
-        let waiter = lc_stream_receive_waiter(stream)
-        if waiter != 0 { return resume(waiter) }
-        Connection.deliverReceived(stream)
+    @inline(__always)
+    private func deliverReceive(_ delivery: lc_delivery) {
+        if delivery.waiter != 0 { return resume(delivery.waiter) }
+        Connection.deliverReceived(delivery.word)
     }
 
     private func deliverAccept(_ listener: OpaquePointer?) {

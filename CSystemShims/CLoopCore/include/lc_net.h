@@ -22,8 +22,7 @@ int lc_stream_connect_result(const lc_stream *stream);
 void lc_stream_release(lc_stream *stream);
 
 int lc_stream_fd(const lc_stream *stream);
-/* The owner's own object: it is fetched into the cache ahead of a delivery, and never followed. */
-void lc_stream_set_object(lc_stream *stream, const void *object);
+/* The owner's, carried and not followed; what it points at, if it does, is fetched into the cache ahead of a delivery. */
 void lc_stream_set_word(lc_stream *stream, uint64_t word);
 uint64_t lc_stream_word(const lc_stream *stream);
 
@@ -46,6 +45,13 @@ void lc_stream_owe_loss(lc_stream *stream);
 void lc_stream_loss_told(lc_stream *stream);
 /* In delivery of LC_KIND_RECEIVE: the waiter, or 0 for a stream that was started. */
 uint64_t lc_stream_receive_waiter(lc_stream *stream);
+/* The same with all that a delivery needs, in one call. */
+typedef struct lc_delivery {
+    lc_stream *stream;
+    uint64_t waiter;
+    uint64_t word;
+} lc_delivery;
+lc_delivery lc_stream_delivery(lc_node *node);
 /* The lease, but for its first bytes, is the next to be taken. */
 void lc_stream_give_back(lc_stream *stream, lc_buffer *buffer, uint32_t used);
 /* Whether a waiter, rather than a started stream's owner, is to be told. */

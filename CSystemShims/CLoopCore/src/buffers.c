@@ -116,14 +116,7 @@ lc_buffer *lc__buffer_heap(lc_loop *loop, size_t capacity) {
     return buffer;
 }
 
-lc_buffer *lc__buffer_lease(lc_loop *loop) {
-    struct lc_shared *shared = loop->shared;
-    if (lc__group_is_low(shared)) {
-        lc_buffer *copy = lc__buffer_heap(loop, LC__SEND_BUFFER_SIZE);
-        loop->stats.copied_out += copy != NULL;
-        if (copy || !shared->held)
-            return copy; /* without memory, what is left of the group is better than nothing */
-    }
+static lc_buffer *lc__buffer_from_pool(struct lc_shared *shared) {
     lc_buffer *buffer = lc__container_of(lc__queue_pop(&shared->free_pool), lc_buffer, node);
     buffer->lent = 1;
     buffer->offset = 0;
@@ -131,6 +124,29 @@ lc_buffer *lc__buffer_lease(lc_loop *loop) {
     shared->held--;
     shared->leased++;
     return buffer;
+}
+
+/* Without memory, what is left of the group is better than nothing. */
+LC__RARE static lc_buffer *lc__buffer_lease_when_low(lc_loop *loop) {
+    lc_buffer *copy = lc__buffer_heap(loop, LC__SEND_BUFFER_SIZE);
+    loop->stats.copied_out += copy != NULL;
+    return copy || !loop->shared->held ? copy : lc__buffer_from_pool(loop->shared);
+}
+
+lc_buffer *lc__buffer_lease(lc_loop *loop) {
+    return lc__group_is_low(loop->shared) ? lc__buffer_lease_when_low(loop) : lc__buffer_from_pool(loop->shared);
+}
+
+/* The group's own goes back at once, unless there is no memory for a copy. */
+LC__RARE static lc_buffer *lc__buffer_copied_out(lc_loop *loop, lc_buffer *buffer) {
+    lc_buffer *copy = lc__buffer_heap(loop, buffer->length);
+    if (!copy)
+        return buffer;
+    memcpy(copy->base, buffer->base, buffer->length);
+    copy->length = buffer->length;
+    loop->stats.copied_out++;
+    lc__buffer_return_here(loop, buffer);
+    return copy;
 }
 
 lc_buffer *lc__buffer_taken(lc_loop *loop, uint16_t bid, uint32_t length) {
@@ -143,16 +159,14 @@ lc_buffer *lc__buffer_taken(lc_loop *loop, uint16_t bid, uint32_t length) {
     buffer->length = length;
     shared->held--;
     shared->leased++;
-    if (!lc__group_is_low(shared))
-        return buffer;
-    lc_buffer *copy = lc__buffer_heap(loop, length);
-    if (!copy)
-        return buffer;
-    memcpy(copy->base, buffer->base, length);
-    copy->length = length;
-    loop->stats.copied_out++;
-    lc__buffer_return_here(loop, buffer);
-    return copy;
+    return lc__group_is_low(shared) ? lc__buffer_copied_out(loop, buffer) : buffer;
+}
+
+LC__RARE static void lc__buffer_heap_return(struct lc_shared *shared, lc_buffer *buffer) {
+    if (buffer->capacity == LC__SEND_BUFFER_SIZE && shared->send_pool.count < LC__SEND_BUFFERS_KEPT)
+        lc__queue_push(&shared->send_pool, &buffer->node);
+    else
+        free(buffer);
 }
 
 void lc__buffer_return_here(lc_loop *loop, lc_buffer *buffer) {
@@ -160,11 +174,7 @@ void lc__buffer_return_here(lc_loop *loop, lc_buffer *buffer) {
     assert(buffer->shared == shared && shared->leased > 0);
     shared->leased--;
     if (buffer->bid == LC_BID_HEAP) {
-        if (buffer->capacity == LC__SEND_BUFFER_SIZE && shared->send_pool.count < LC__SEND_BUFFERS_KEPT) {
-            lc__queue_push(&shared->send_pool, &buffer->node);
-        } else {
-            free(buffer);
-        }
+        lc__buffer_heap_return(shared, buffer);
         return;
     }
     assert(buffer->lent);

@@ -14,6 +14,12 @@
 #include "loop_core.h"
 #include "queue.h"
 
+/* What few passes come to is kept out of the functions that every message goes through: so those need neither a large
+ * stack frame nor registers saved. */
+#define LC__RARE __attribute__((noinline, cold))
+/* As often as not, but likewise kept out. */
+#define LC__APART __attribute__((noinline))
+
 #define lc__container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 
 typedef struct lc__selector lc__selector;
@@ -43,72 +49,69 @@ struct lc_shared {
 
 /* ---- streams, listeners ---- */
 
-/* Ordered by use: with thousands of connections each cache line touched per event is a miss. */
+/* Ordered by use: with thousands of connections each cache line touched per event is a miss. An operation of a stream is
+ * never on the ready list itself: its node is the stream's there, and its word is whoever waits for it. */
 struct lc_stream {
     _Alignas(64) lc_op receive;
     /* Second line: what a read touches besides. */
     lc_loop *loop;
-    uint64_t receive_waiter;
-    lc_node receive_ready;
-    lc__queue in; /* leases received and not yet taken */
+    lc__queue in;  /* leases received and not yet taken */
+    uint64_t word; /* the owner's; fetched ahead as if it were an address, never followed */
     int32_t fd;
+    uint32_t budget_tick;
+    int32_t receive_error;
+    _Atomic(uint32_t) receive_token;
     uint16_t budget;
     bool started : 1;           /* deliver whenever there is something */
     bool paused : 1;            /* started, but not now */
     bool end : 1;               /* the peer has finished */
     bool maybe_ready : 1;       /* selector: the next recv may succeed */
-    bool receive_queued : 1;    /* receive_ready is on the ready list */
-    bool send_queued : 1;       /* send_ready is */
-    bool closed_queued : 1;     /* closed_ready is */
+    bool receive_queued : 1;    /* receive.node is on the ready list */
     bool receive_cancelled : 1; /* a wait was cancelled and not yet told */
-    bool send_cancelled : 1;
-    bool dirty : 1;    /* on the list of phase 1 */
-    bool on_close : 1; /* on the list of phase 8 */
-    bool connecting : 1;
-    bool finish : 1; /* half-close once out is empty */
-    bool held : 1;   /* a file is being sent: no writes */
+    bool told : 1;              /* take has told of the end, or of the error */
+    bool released : 1;          /* the owner let go */
     bool closing : 1;
     bool aborting : 1;
-    /* Third and fourth: what a write touches. */
-    lc_op send;         /* CONNECT first where we connect, SEND from then on */
-    lc__queue out;      /* leases to send; the first send.in_flight of them are the kernel's */
-    const void *object; /* the owner's, to fetch ahead; never followed */
-    size_t unsent;
-    uint32_t budget_tick;
-    int32_t receive_error;
-    int32_t send_error;
-    _Atomic(uint32_t) receive_token;
-    _Atomic(uint32_t) send_token;
-    int32_t connect_result;
-    uint64_t word;
-    uint64_t send_waiter;
-    uint32_t send_below;
-    uint32_t room_below;
-    uint64_t closed_waiter;
-    lc_node send_ready;
-    lc_node closed_ready; /* also the link in a listener's pending list */
-    lc_node release;      /* in the inbox, when the owner lets go on another thread */
-    lc_stream *next_dirty;
-    lc_stream *next_closing;
-    lc_stream *next_all, **link_all;
-    bool closed : 1;
-    bool released : 1;    /* the owner let go */
-    bool local : 1;       /* a Unix socket */
-    bool cut_short : 1;   /* proactor: the kernel gave a send up before its end */
-    bool finished : 1;    /* half-closed */
-    bool told : 1;        /* take has told of the end, or of the error */
-    bool owes_loss : 1;   /* the owner of a started stream wants to hear of its loss before the descriptor closes */
-    bool loss_due : 1;    /* now */
-    bool send_due : 1;    /* send_waiter is to be told */
+    bool finish : 1;   /* half-close once out is empty */
+    bool finished : 1; /* half-closed */
+    bool held : 1;     /* a file is being sent: no writes */
+    bool connecting : 1;
+    bool dirty : 1;       /* on the list of phase 1 */
+    bool send_queued : 1; /* send.node is on the ready list */
+    bool send_cancelled : 1;
+    bool send_due : 1;    /* whoever waits to send is to be told */
     bool room_wanted : 1; /* so is the owner, once no more than room_below bytes are queued */
     bool room_due : 1;    /* now */
-    bool ends_inline : 1; /* `ends` has two lc__end */
-    bool ends_apart : 1;  /* `ends` has a pointer to lc__ends */
-    uint8_t ends[12]; /* the addresses at the start, as ends.c keeps them; at the very end, and so without alignment */
+    bool cut_short : 1;   /* proactor: the kernel gave a send up before its end */
+    bool local : 1;       /* a Unix socket */
+    bool owes_loss : 1;   /* the owner of a started stream wants to hear of its loss before the descriptor closes */
+    bool loss_due : 1;    /* now */
+    bool on_close : 1;    /* on the list of phase 8, by receive.next_queued */
+    bool closed : 1;
+    bool closed_queued : 1; /* closed_ready is on the ready list */
+    bool ends_inline : 1;   /* `ends` has two lc__end */
+    bool ends_apart : 1;    /* `ends` has a pointer to lc__ends */
+    /* Third and fourth: what a write touches. */
+    lc_op send;    /* CONNECT first where we connect, SEND from then on */
+    lc__queue out; /* leases to send; the first send.in_flight of them are the kernel's */
+    size_t unsent;
+    lc_stream *next_dirty;
+    int32_t send_error;
+    uint32_t send_below;
+    uint32_t room_below;
+    _Atomic(uint32_t) send_token;
+    int32_t connect_result;
+    uint8_t ends[12]; /* the addresses at the start, as ends.c keeps them: without alignment */
+    /* Fifth: the beginning and the end. */
+    uint64_t closed_waiter;
+    lc_node closed_ready; /* also the link in a listener's pending list */
+    lc_node release;      /* in the inbox, when the owner lets go on another thread */
+    lc_stream *next_all, **link_all;
 };
 
 static_assert(offsetof(struct lc_stream, send) == 128, "a read touches two lines of a stream");
-static_assert(sizeof(struct lc_stream) == 384, "a connection is six lines");
+static_assert(offsetof(struct lc_stream, ends) < 256, "a write touches two more");
+static_assert(sizeof(struct lc_stream) == 320, "a connection is five lines");
 
 struct lc_listener {
     lc_op accept;
@@ -173,7 +176,7 @@ struct lc_loop {
     lc_op *starved_head, *starved_tail;
     lc_op *cancel_head; /* in the kernel, to be cancelled in the next submit phase */
     lc_stream *dirty_head, *dirty_tail;
-    lc_stream *closing_streams;
+    lc_op *closing_streams; /* their receives */
     lc_listener *closing_listeners;
     lc_stream *all_streams;
     lc_listener *all_listeners;
@@ -201,9 +204,9 @@ struct lc_loop {
 
 /* loop.c */
 uint64_t lc__thread_serial(void);
-void lc__ready_push(lc_loop *loop, lc_node *node, lc_kind kind);
 lc__fd *lc__fd_entry(lc_loop *loop, int fd); /* NULL: out of memory */
 void *lc__slab_make(lc_loop *loop, size_t size, size_t count);
+bool lc__stream_receive_dropped(lc_stream *stream);
 bool lc__stream_node_dropped(lc_stream *stream, lc_kind kind);
 bool lc__listener_node_dropped(lc_listener *listener);
 
@@ -214,7 +217,7 @@ void lc__registry_remove(lc_loop *loop);
 /* op.c */
 void lc__op_submit(lc_loop *loop, lc_op *op);
 void lc__op_submit_receive(lc_loop *loop, lc_op *op);
-void lc__op_completed(lc_loop *loop, lc_op *op, int result, bool more, lc_buffer *buffer);
+void lc__op_completed_rarely(lc_loop *loop, lc_op *op, int result, bool more);
 void lc__op_ended(lc_loop *loop, lc_op *op);
 void lc__op_ask_cancel(lc_loop *loop, lc_op *op);
 void lc__op_ask_cancel_again(lc_loop *loop, lc_op *op);
@@ -333,6 +336,22 @@ bool lc__error_is_aborted_peer(int error); /* an accept that lost its peer: ask 
 /* Only the loop's thread writes a token, so this needs no atomic addition; other threads read it. */
 static inline void lc__token_next(_Atomic(uint32_t) *token) {
     atomic_store_explicit(token, atomic_load_explicit(token, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+static inline void lc__ready_push(lc_loop *loop, lc_node *node, lc_kind kind) {
+    node->kind = kind;
+    lc__queue_push(&loop->ready, node);
+}
+
+/* To whom a result goes. `more`: the operation goes on and will answer again. */
+static inline void lc__op_completed(lc_loop *loop, lc_op *op, int result, bool more, lc_buffer *buffer) {
+    assert(more ? op->state == LC_STATE_IN_KERNEL || op->state == LC_STATE_ARMED : op->state == LC_STATE_IDLE);
+    if (op->opcode == LC_OP_RECEIVE)
+        lc__stream_received(lc__container_of(op, lc_stream, receive), result, more, buffer);
+    else if (op->opcode == LC_OP_SEND)
+        lc__stream_sent(lc__container_of(op, lc_stream, send), result);
+    else
+        lc__op_completed_rarely(loop, op, result, more);
 }
 
 static inline bool lc__is_proactor(const lc_loop *loop) { return loop->backend == LC_BACKEND_PROACTOR; }

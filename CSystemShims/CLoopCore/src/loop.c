@@ -136,11 +136,6 @@ void lc_loop_leave(lc_loop *loop) {
     atomic_store(&loop->running, false); /* last: another thread may be waiting to enter */
 }
 
-void lc__ready_push(lc_loop *loop, lc_node *node, lc_kind kind) {
-    node->kind = kind;
-    lc__queue_push(&loop->ready, node);
-}
-
 /* Phase 1. Buffers that came back go to the kernel with this entry; then what was starved for them; then what was
  * queued; then one gathering send for each stream that has something to say. */
 static void lc__phase_submit(lc_loop *loop) {
@@ -238,7 +233,7 @@ int lc_loop_tick(lc_loop *loop, bool wait) {
 }
 
 static const lc_stream *lc__receiving_stream(const lc_node *node) {
-    return node && node->kind == LC_KIND_RECEIVE ? lc__container_of(node, lc_stream, receive_ready) : NULL;
+    return node && node->kind == LC_KIND_RECEIVE ? lc__container_of(node, lc_stream, receive.node) : NULL;
 }
 
 static inline void lc__prefetch(const void *address, size_t lines) {
@@ -252,8 +247,8 @@ static inline void lc__prefetch_ahead(const lc_node *next) {
     const lc_stream *stream = lc__receiving_stream(next);
     if (!stream)
         return;
-    lc__prefetch((const void *)(uintptr_t)(stream->receive_waiter & ~(uint64_t)LC_WAITER_PARKED), LC__TASK_LINES);
-    lc__prefetch(stream->object, 2);
+    lc__prefetch((const void *)(uintptr_t)(stream->receive.word & ~(uint64_t)LC_WAITER_PARKED), LC__TASK_LINES);
+    lc__prefetch((const void *)(uintptr_t)stream->word, 2);
     stream = lc__receiving_stream(next->next);
     if (stream)
         lc__prefetch(stream, 4);
@@ -271,10 +266,10 @@ lc_node *lc_loop_next(lc_loop *loop) {
             live = lc__call_leave(loop, lc__container_of(node, lc_call, node));
             break;
         case LC_KIND_RECEIVE:
-            live = !lc__stream_node_dropped(lc__container_of(node, lc_stream, receive_ready), LC_KIND_RECEIVE);
+            live = !lc__stream_receive_dropped(lc__container_of(node, lc_stream, receive.node));
             break;
         case LC_KIND_SEND:
-            live = !lc__stream_node_dropped(lc__container_of(node, lc_stream, send_ready), LC_KIND_SEND);
+            live = !lc__stream_node_dropped(lc__container_of(node, lc_stream, send.node), LC_KIND_SEND);
             break;
         case LC_KIND_CLOSED:
             live = !lc__stream_node_dropped(lc__container_of(node, lc_stream, closed_ready), LC_KIND_CLOSED);

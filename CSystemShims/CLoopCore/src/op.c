@@ -77,16 +77,9 @@ static void lc__op_leave_place(lc_loop *loop, lc_op *op) {
         *place = NULL;
 }
 
-/* To whom a result goes. `more`: the operation goes on and will answer again. */
-void lc__op_completed(lc_loop *loop, lc_op *op, int result, bool more, lc_buffer *buffer) {
-    assert(more ? op->state == LC_STATE_IN_KERNEL || op->state == LC_STATE_ARMED : op->state == LC_STATE_IDLE);
+/* Other results than those of receives and sends. */
+LC__RARE void lc__op_completed_rarely(lc_loop *loop, lc_op *op, int result, bool more) {
     switch ((lc_opcode)op->opcode) {
-    case LC_OP_RECEIVE:
-        lc__stream_received(lc__container_of(op, lc_stream, receive), result, more, buffer);
-        break;
-    case LC_OP_SEND:
-        lc__stream_sent(lc__container_of(op, lc_stream, send), result);
-        break;
     case LC_OP_ROOM:
         lc__stream_room(lc__container_of(op, lc_stream, send));
         break;
@@ -105,6 +98,8 @@ void lc__op_completed(lc_loop *loop, lc_op *op, int result, bool more, lc_buffer
         lc__ready_push(loop, &op->node, LC_KIND_OP);
         break;
     }
+    case LC_OP_RECEIVE:
+    case LC_OP_SEND:
     case LC_OP_NONE:
         assert(!"an operation without an opcode completed");
         break;

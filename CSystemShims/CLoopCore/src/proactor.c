@@ -287,19 +287,23 @@ int lc__proactor_probe(uint32_t *features) {
 
 /* ---- slots ---- */
 
-static uint32_t lc__slot_take(struct lc__proactor *proactor, lc_op *op) {
-    if (proactor->free_slot == LC__NO_SLOT) {
-        uint32_t count = proactor->slot_count ? proactor->slot_count * 2 : 256;
-        lc__slot *slots = realloc(proactor->slots, count * sizeof *slots);
-        if (!slots)
-            return LC__NO_SLOT;
-        for (uint32_t slot = count; slot-- > proactor->slot_count;) {
-            slots[slot] = (lc__slot){.generation = 1, .next_free = proactor->free_slot};
-            proactor->free_slot = slot;
-        }
-        proactor->slots = slots;
-        proactor->slot_count = count;
+LC__RARE static bool lc__slots_grow(struct lc__proactor *proactor) {
+    uint32_t count = proactor->slot_count ? proactor->slot_count * 2 : 256;
+    lc__slot *slots = realloc(proactor->slots, count * sizeof *slots);
+    if (!slots)
+        return false;
+    for (uint32_t slot = count; slot-- > proactor->slot_count;) {
+        slots[slot] = (lc__slot){.generation = 1, .next_free = proactor->free_slot};
+        proactor->free_slot = slot;
     }
+    proactor->slots = slots;
+    proactor->slot_count = count;
+    return true;
+}
+
+static uint32_t lc__slot_take(struct lc__proactor *proactor, lc_op *op) {
+    if (proactor->free_slot == LC__NO_SLOT && !lc__slots_grow(proactor))
+        return LC__NO_SLOT;
     uint32_t slot = proactor->free_slot;
     proactor->free_slot = proactor->slots[slot].next_free;
     proactor->slots[slot].op = op;
@@ -319,9 +323,12 @@ static void lc__slot_free(struct lc__proactor *proactor, uint32_t slot) {
 /* An SQE for the operation, or NULL: the SQ is full, or there is no memory for a slot. */
 static struct io_uring_sqe *lc__sqe_for(lc_loop *loop, lc_op *op) {
     struct lc__proactor *proactor = loop->proactor;
-    if (io_uring_sq_space_left(&proactor->ring) == 0 || lc__slot_take(proactor, op) == LC__NO_SLOT)
+    if (lc__slot_take(proactor, op) == LC__NO_SLOT)
         return NULL;
-    return io_uring_get_sqe(&proactor->ring);
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&proactor->ring);
+    if (!sqe)
+        lc__slot_free(proactor, op->slot);
+    return sqe;
 }
 
 static void lc__sqe_done(lc_loop *loop, struct io_uring_sqe *sqe, lc_op *op) {
@@ -393,28 +400,32 @@ bool lc__proactor_start(lc_loop *loop, lc_op *op) {
     return true;
 }
 
-/* One send in flight per stream: two could overtake each other once the socket's buffer is full. WAITALL lets the
- * kernel finish a short send itself; what it leaves nevertheless goes with the next. */
+/* WAITALL lets the kernel finish a short send itself; what it leaves nevertheless goes with the next. */
+enum { LC__SEND_FLAGS = MSG_NOSIGNAL | MSG_WAITALL };
+
+LC__RARE static void lc__prep_send_gathered(lc_stream *stream, struct io_uring_sqe *sqe) {
+    struct lc__proactor *proactor = stream->loop->proactor;
+    struct iovec *vectors = &proactor->vectors[proactor->vectors_used];
+    struct msghdr *message = &proactor->messages[proactor->messages_used++];
+    size_t total;
+    uint32_t count = lc__stream_gather(stream, vectors, LC__GATHER_MAX, &total);
+    proactor->vectors_used += count;
+    *message = (struct msghdr){.msg_iov = vectors, .msg_iovlen = count};
+    io_uring_prep_sendmsg(sqe, stream->fd, message, LC__SEND_FLAGS);
+    stream->send.in_flight = count;
+}
+
+/* One send in flight per stream: two could overtake each other once the socket's buffer is full. */
 bool lc__proactor_send(lc_stream *stream) {
     lc_loop *loop = stream->loop;
-    struct lc__proactor *proactor = loop->proactor;
     struct io_uring_sqe *sqe = lc__sqe_for(loop, &stream->send);
     if (!sqe)
         return false;
-    int flags = MSG_NOSIGNAL | MSG_WAITALL;
-    uint32_t room = LC__GATHER_ARENA - proactor->vectors_used;
-    if (stream->out.count > 1 && room >= LC__GATHER_MAX) {
-        struct iovec *vectors = &proactor->vectors[proactor->vectors_used];
-        struct msghdr *message = &proactor->messages[proactor->messages_used++];
-        size_t total;
-        uint32_t count = lc__stream_gather(stream, vectors, LC__GATHER_MAX, &total);
-        proactor->vectors_used += count;
-        *message = (struct msghdr){.msg_iov = vectors, .msg_iovlen = count};
-        io_uring_prep_sendmsg(sqe, stream->fd, message, (unsigned)flags);
-        stream->send.in_flight = count;
+    if (stream->out.count > 1 && loop->proactor->vectors_used <= LC__GATHER_ARENA - LC__GATHER_MAX) {
+        lc__prep_send_gathered(stream, sqe);
     } else {
         lc_buffer *buffer = lc__container_of(stream->out.head, lc_buffer, node);
-        io_uring_prep_send(sqe, stream->fd, buffer->base + buffer->offset, buffer->length, flags);
+        io_uring_prep_send(sqe, stream->fd, buffer->base + buffer->offset, buffer->length, LC__SEND_FLAGS);
         stream->send.in_flight = 1;
     }
     lc__sqe_done(loop, sqe, &stream->send);
@@ -564,7 +575,7 @@ static void lc__count_answer(lc_loop *loop, lc_op *op, uint32_t flags) {
         lc__op_ask_cancel(loop, op);
 }
 
-static void lc__reap_op(lc_loop *loop, const struct io_uring_cqe *cqe) {
+LC__RARE static void lc__reap_rarely(lc_loop *loop, const struct io_uring_cqe *cqe) {
     struct lc__proactor *proactor = loop->proactor;
     uint32_t index = (uint32_t)cqe->user_data;
     int result = cqe->res;
@@ -604,6 +615,26 @@ static void lc__reap_op(lc_loop *loop, const struct io_uring_cqe *cqe) {
     if (more && buffer)
         lc__count_answer(loop, op, cqe->flags);
     lc__op_completed(loop, op, result, more, buffer);
+}
+
+/* First what a message comes to, almost always: a piece of it received, with more to come; and its answer sent. */
+static void lc__reap_op(lc_loop *loop, const struct io_uring_cqe *cqe) {
+    struct lc__proactor *proactor = loop->proactor;
+    lc_op *op = lc__op_of(proactor, cqe);
+    unsigned with = cqe->flags & (IORING_CQE_F_BUFFER | IORING_CQE_F_MORE);
+    if (op && op->opcode == LC_OP_RECEIVE && with == (IORING_CQE_F_BUFFER | IORING_CQE_F_MORE) && cqe->res > 0) {
+        lc_buffer *buffer =
+            lc__buffer_taken(loop, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT), (uint32_t)cqe->res);
+        lc__count_answer(loop, op, cqe->flags);
+        lc__stream_received(lc__container_of(op, lc_stream, receive), cqe->res, true, buffer);
+    } else if (op && op->opcode == LC_OP_SEND && with == 0 && op->flags == 0) {
+        lc__slot_free(proactor, op->slot);
+        loop->stats.in_kernel--;
+        op->state = LC_STATE_IDLE;
+        lc__stream_sent(lc__container_of(op, lc_stream, send), cqe->res);
+    } else {
+        lc__reap_rarely(loop, cqe);
+    }
 }
 
 void lc__proactor_reap(lc_loop *loop) {

@@ -265,10 +265,21 @@ static int lc__selector_receive_ended(lc_stream *stream, int error) {
     stream->maybe_ready = false;
     stream->end = error == 0;
     stream->receive_error = error;
+    stream->told = true;
     if (stream->receive.state == LC_STATE_ARMED) {
         lc__selector_disarm(stream->loop, &stream->receive);
         stream->receive.state = LC_STATE_IDLE;
     }
+    return error;
+}
+
+LC__RARE static int lc__selector_received_nothing(lc_stream *stream, lc_buffer *buffer, int error) {
+    if (error == 0)
+        error = lc__stream_end(stream);
+    lc__buffer_return_here(stream->loop, buffer);
+    if (error != -EAGAIN)
+        return lc__selector_receive_ended(stream, error);
+    stream->maybe_ready = false;
     return error;
 }
 
@@ -288,12 +299,7 @@ int lc__selector_receive(lc_stream *stream, lc_buffer **out) {
         *out = buffer;
         return 1;
     }
-    int error = got < 0 ? -errno : lc__stream_end(stream);
-    lc__buffer_return_here(loop, buffer);
-    if (error != -EAGAIN)
-        return lc__selector_receive_ended(stream, error);
-    stream->maybe_ready = false;
-    return error;
+    return lc__selector_received_nothing(stream, buffer, got < 0 ? -errno : 0);
 }
 
 static ssize_t lc__selector_send_queued(lc_stream *stream, size_t *total) {

@@ -108,14 +108,13 @@ int lc_stream_connect_socket(lc_loop *loop, int fd, const struct sockaddr *addre
 
 int lc_stream_connect_result(const lc_stream *stream) { return stream->connect_result; }
 int lc_stream_fd(const lc_stream *stream) { return stream->fd; }
-void lc_stream_set_object(lc_stream *stream, const void *object) { stream->object = object; }
 void lc_stream_set_word(lc_stream *stream, uint64_t word) { stream->word = word; }
 uint64_t lc_stream_word(const lc_stream *stream) { return stream->word; }
 
 /* ---- the ready list ---- */
 
 static bool lc__stream_receive_wanted(const lc_stream *stream) {
-    return stream->receive_waiter || (stream->started && (!stream->paused || stream->loss_due));
+    return stream->receive.word || (stream->started && (!stream->paused || stream->loss_due));
 }
 
 static bool lc__stream_receive_news(const lc_stream *stream) {
@@ -124,11 +123,16 @@ static bool lc__stream_receive_news(const lc_stream *stream) {
     return stream->in.head || stream->receive_cancelled || stream->end || stream->receive_error || stream->maybe_ready;
 }
 
-static void lc__stream_receive_ready(lc_stream *stream) {
-    if (stream->receive_queued || !lc__stream_receive_wanted(stream) || !lc__stream_receive_news(stream))
+static void lc__stream_receive_push(lc_stream *stream) {
+    if (stream->receive_queued)
         return;
     stream->receive_queued = true;
-    lc__ready_push(stream->loop, &stream->receive_ready, LC_KIND_RECEIVE);
+    lc__ready_push(stream->loop, &stream->receive.node, LC_KIND_RECEIVE);
+}
+
+static void lc__stream_receive_ready(lc_stream *stream) {
+    if (lc__stream_receive_wanted(stream) && lc__stream_receive_news(stream))
+        lc__stream_receive_push(stream);
 }
 
 static bool lc__stream_send_settled(const lc_stream *stream) {
@@ -138,14 +142,14 @@ static bool lc__stream_send_settled(const lc_stream *stream) {
 }
 
 static void lc__stream_send_ready(lc_stream *stream) {
-    if (stream->send_waiter && lc__stream_send_settled(stream))
+    if (stream->send.word && lc__stream_send_settled(stream))
         stream->send_due = true;
     if (stream->room_wanted && stream->unsent <= stream->room_below && !stream->send_error)
         stream->room_due = true;
     if (stream->send_queued || !(stream->send_due || stream->room_due))
         return;
     stream->send_queued = true;
-    lc__ready_push(stream->loop, &stream->send_ready, LC_KIND_SEND);
+    lc__ready_push(stream->loop, &stream->send.node, LC_KIND_SEND);
 }
 
 static void lc__stream_free_if_done(lc_stream *stream) {
@@ -155,83 +159,99 @@ static void lc__stream_free_if_done(lc_stream *stream) {
 }
 
 /* A node leaves the ready list. True: nobody waits for it any more. */
+LC__RARE static bool lc__stream_ownerless_dropped(lc_stream *stream) {
+    lc__stream_free_if_done(stream);
+    return true;
+}
+
+bool lc__stream_receive_dropped(lc_stream *stream) {
+    stream->receive_queued = false;
+    return stream->released ? lc__stream_ownerless_dropped(stream) : !lc__stream_receive_wanted(stream);
+}
+
 bool lc__stream_node_dropped(lc_stream *stream, lc_kind kind) {
     bool wanted;
-    if (kind == LC_KIND_RECEIVE) {
-        stream->receive_queued = false;
-        wanted = lc__stream_receive_wanted(stream);
-    } else if (kind == LC_KIND_SEND) {
+    if (kind == LC_KIND_SEND) {
         stream->send_queued = false;
         wanted = stream->send_due || stream->room_due;
     } else {
         stream->closed_queued = false;
         wanted = stream->closed_waiter != 0;
     }
-    if (stream->released) {
-        lc__stream_free_if_done(stream);
-        return true;
-    }
-    return !wanted;
+    return stream->released ? lc__stream_ownerless_dropped(stream) : !wanted;
 }
 
 /* ---- receiving ---- */
 
-int lc_stream_take(lc_stream *stream, lc_buffer **out) {
+/* An answer that is no bytes. */
+LC__RARE static int lc__stream_take_word(lc_stream *stream) {
     if (stream->receive_cancelled) {
         stream->receive_cancelled = false;
         return -ECANCELED;
     }
     if (stream->closing)
         return -ESHUTDOWN;
-    if (stream->in.head) {
-        *out = lc__container_of(lc__queue_pop(&stream->in), lc_buffer, node);
-        return 1;
-    }
-    if (stream->end || stream->receive_error) {
-        stream->told = true;
-        return stream->end ? 0 : stream->receive_error;
-    }
-    if (!stream->maybe_ready)
-        return -EAGAIN;
-    /* Selector: the descriptor was readable when last seen. A busy peer waits its turn after some reads. */
-    if (stream->budget_tick != (uint32_t)stream->loop->stats.ticks) {
-        stream->budget_tick = (uint32_t)stream->loop->stats.ticks;
+    stream->told = true;
+    return stream->end ? 0 : stream->receive_error;
+}
+
+/* Selector: the descriptor was readable when last seen. A busy peer waits its turn after some reads. */
+LC__APART static int lc__stream_read(lc_stream *stream, lc_buffer **out) {
+    uint32_t tick = (uint32_t)stream->loop->stats.ticks;
+    if (stream->budget_tick != tick) {
+        stream->budget_tick = tick;
         stream->budget = LC__READS_PER_PASS;
     }
     if (stream->budget == 0)
         return -EAGAIN;
     stream->budget--;
-    int result = lc__selector_receive(stream, out);
-    stream->told = stream->end || stream->receive_error;
-    return result;
+    return lc__selector_receive(stream, out);
 }
+
+static inline int lc__stream_take(lc_stream *stream, lc_buffer **out) {
+    if (stream->in.head && !stream->receive_cancelled) {
+        *out = lc__container_of(lc__queue_pop(&stream->in), lc_buffer, node);
+        return 1;
+    }
+    if ((stream->receive_cancelled | stream->closing | stream->end) || stream->receive_error)
+        return lc__stream_take_word(stream);
+    return stream->maybe_ready ? lc__stream_read(stream, out) : -EAGAIN;
+}
+
+int lc_stream_take(lc_stream *stream, lc_buffer **out) { return lc__stream_take(stream, out); }
 
 int lc_stream_next(lc_stream *stream, lc_buffer **out) {
     /* Paused: it stays for the resume. Closing: what is queued leaves before the loss is told. */
     if (stream->closing ? stream->owes_loss && !stream->loss_due : stream->paused)
         return -EAGAIN;
-    return lc_stream_take(stream, out);
+    return lc__stream_take(stream, out);
 }
 
 /* Somebody wants bytes: see to it that an answer can come. A socket that connects is left alone: a receive would take
  * away the error that tells why it cannot, and the connect would look like a success. */
-static void lc__stream_want(lc_stream *stream) {
+LC__RARE static void lc__stream_want_rarely(lc_stream *stream) {
     if (lc__stream_receive_news(stream))
         lc__stream_receive_ready(stream);
     else if (stream->receive.state == LC_STATE_IDLE && !stream->connecting)
         lc__op_submit_receive(stream->loop, &stream->receive);
 }
 
+/* Almost always it can already, and has not. */
+static inline void lc__stream_want(lc_stream *stream) {
+    if (stream->receive.state == LC_STATE_IDLE || lc__stream_receive_news(stream))
+        lc__stream_want_rarely(stream);
+}
+
 int lc_stream_wait_receive(lc_stream *stream, uint64_t waiter) {
-    if (stream->receive_waiter || stream->started)
+    if (stream->receive.word || stream->started)
         return -EBUSY;
-    stream->receive_waiter = waiter;
+    stream->receive.word = waiter;
     lc__stream_want(stream);
     return 0;
 }
 
 int lc_stream_start_receiving(lc_stream *stream) {
-    if (stream->receive_waiter)
+    if (stream->receive.word)
         return -EBUSY;
     stream->started = true;
     stream->paused = false;
@@ -263,8 +283,7 @@ void lc_stream_give_back(lc_stream *stream, lc_buffer *buffer, uint32_t used) {
 }
 
 void lc_stream_resume_receiving(lc_stream *stream) {
-    bool over = (stream->end || stream->receive_error) && stream->told;
-    if (!stream->paused || !stream->started || stream->closing || over)
+    if (!stream->paused || !stream->started || stream->closing || stream->told)
         return;
     stream->paused = false;
     lc__stream_want(stream);
@@ -280,19 +299,23 @@ void lc_stream_loss_told(lc_stream *stream) {
 }
 
 uint64_t lc_stream_receive_waiter(lc_stream *stream) {
-    uint64_t waiter = stream->receive_waiter;
-    stream->receive_waiter = 0;
+    uint64_t waiter = stream->receive.word;
+    stream->receive.word = 0;
     /* A cancel that is asked from now on is for a wait that is over. */
     lc__token_next(&stream->receive_token);
     return waiter;
 }
 
-bool lc_stream_receive_waits(const lc_stream *stream) { return stream->receive_waiter != 0; }
+lc_delivery lc_stream_delivery(lc_node *node) {
+    lc_stream *stream = lc__container_of(node, lc_stream, receive.node);
+    return (lc_delivery){.stream = stream, .word = stream->word, .waiter = lc_stream_receive_waiter(stream)};
+}
+
+bool lc_stream_receive_waits(const lc_stream *stream) { return stream->receive.word != 0; }
 
 void lc_stream_finish_delivery(lc_stream *stream) {
     /* An end is told once; after it there is nothing to want. Until then there may be bytes before it. */
-    bool over = (stream->end || stream->receive_error) && stream->told;
-    if (stream->started && !stream->paused && !stream->closing && !over)
+    if (stream->started && !(stream->paused | stream->closing | stream->told))
         lc__stream_want(stream);
 }
 
@@ -303,22 +326,25 @@ uint32_t lc_stream_receive_token(const lc_stream *stream) {
 }
 
 void lc_stream_cancel_receive(lc_stream *stream, uint32_t token) {
-    if (!stream->receive_waiter || lc_stream_receive_token(stream) != token)
+    if (!stream->receive.word || lc_stream_receive_token(stream) != token)
         return;
     stream->receive_cancelled = true;
     lc__stream_receive_ready(stream);
 }
 
-/* Selector: READ is armed and the descriptor is readable. If nobody asked, reading can wait, and so can the watcher:
- * the kernel's buffer then fills, and the peer feels it. */
+/* Nobody asked: reading can wait, and so can the watcher. The kernel's buffer then fills, and the peer feels it. */
+LC__RARE static void lc__stream_receive_unasked(lc_stream *stream) {
+    lc__selector_disarm(stream->loop, &stream->receive);
+    stream->receive.state = LC_STATE_IDLE;
+}
+
+/* Selector: READ is armed and the descriptor is readable. */
 void lc__stream_receive_event(lc_stream *stream) {
     stream->maybe_ready = true;
-    if (lc__stream_receive_wanted(stream)) {
-        lc__stream_receive_ready(stream);
-    } else {
-        lc__selector_disarm(stream->loop, &stream->receive);
-        stream->receive.state = LC_STATE_IDLE;
-    }
+    if (!lc__stream_receive_wanted(stream))
+        lc__stream_receive_unasked(stream);
+    else if (lc__stream_receive_news(stream))
+        lc__stream_receive_push(stream);
 }
 
 /* The kernel tells of a reset once. If a send was told, a receive hears of an end, and it would look as if the peer had
@@ -335,7 +361,7 @@ int lc__stream_end(const lc_stream *stream) {
 }
 
 /* A completion of the receive operation, or its end by cancel. */
-void lc__stream_received(lc_stream *stream, int result, bool more, lc_buffer *buffer) {
+LC__RARE static void lc__stream_received_rarely(lc_stream *stream, int result, bool more, lc_buffer *buffer) {
     lc_loop *loop = stream->loop;
     if (buffer && result > 0 && !stream->closing)
         lc__queue_push(&stream->in, &buffer->node);
@@ -362,6 +388,16 @@ void lc__stream_received(lc_stream *stream, int result, bool more, lc_buffer *bu
         lc__op_ask_cancel(loop, &stream->receive); /* nobody reads: let the peer feel it */
     else if (!more && wanted && !stream->receive_queued)
         lc__stream_want(stream); /* ended without news, as a cancel that is no longer meant does */
+}
+
+/* The same; first what happens to almost every message: bytes, more to come, and somebody who wants them. */
+void lc__stream_received(lc_stream *stream, int result, bool more, lc_buffer *buffer) {
+    if (result <= 0 || !more || !buffer || stream->closing || !lc__stream_receive_wanted(stream)) {
+        lc__stream_received_rarely(stream, result, more, buffer);
+        return;
+    }
+    lc__queue_push(&stream->in, &buffer->node);
+    lc__stream_receive_push(stream);
 }
 
 /* ---- sending ---- */
@@ -399,39 +435,48 @@ void lc__stream_flush_dirty(lc_loop *loop) {
     }
 }
 
-static int lc__stream_refuses(const lc_stream *stream) {
-    if (stream->send_error)
-        return stream->send_error;
-    if (!(stream->closing | stream->finish | stream->held))
-        return 0;
-    return stream->closing ? -ESHUTDOWN : stream->finish ? -EPIPE : -EBUSY;
+static bool lc__stream_takes(const lc_stream *stream) {
+    return !(stream->send_error | (stream->closing | stream->finish | stream->held));
 }
 
-int lc_stream_send(lc_stream *stream, lc_buffer *buffer) {
-    int refusal = lc__stream_refuses(stream);
-    if (refusal < 0 || buffer->length == 0) {
-        lc_buffer_return(buffer);
-        return refusal;
-    }
-    if (buffer->shared != stream->loop->shared) {
-        /* Lent by another loop, which wants it back on its own thread. */
-        refusal = lc_stream_send_copy(stream, buffer->base + buffer->offset, buffer->length);
-        lc_buffer_return(buffer);
-        return refusal;
-    }
-    if (!lc__is_proactor(stream->loop) && !stream->out.head && stream->send.state == LC_STATE_IDLE &&
-        !stream->connecting) {
-        /* A lease with nothing before it leaves now: its buffer is back for the next read while it is still hot.
-         * Copies wait for the end of the pass, to share one send. */
-        if (lc__selector_send_now(stream, buffer)) {
-            lc__buffer_return_here(stream->loop, buffer);
-            return stream->send_error;
-        }
-    }
+static int lc__stream_refuses(const lc_stream *stream) {
+    if (lc__stream_takes(stream))
+        return 0;
+    return stream->send_error ? stream->send_error : stream->closing ? -ESHUTDOWN : stream->finish ? -EPIPE : -EBUSY;
+}
+
+/* A lease that is not queued as it is: refused, empty, or of another loop, which wants it back on its own thread. */
+LC__RARE static int lc__stream_send_elsewhere(lc_stream *stream, lc_buffer *buffer) {
+    int result = lc__stream_refuses(stream);
+    if (result == 0 && buffer->length > 0)
+        result = lc_stream_send_copy(stream, buffer->base + buffer->offset, buffer->length);
+    lc_buffer_return(buffer);
+    return result;
+}
+
+static int lc__stream_queue(lc_stream *stream, lc_buffer *buffer) {
     lc__queue_push(&stream->out, &buffer->node);
     stream->unsent += buffer->length;
     lc__stream_mark_dirty(stream);
     return 0;
+}
+
+/* Selector: a lease with nothing before it leaves now: its buffer is back for the next read while it is still hot. Copies
+ * wait for the end of the pass, to share one send. */
+LC__APART static int lc__stream_send_now(lc_stream *stream, lc_buffer *buffer) {
+    if (!lc__selector_send_now(stream, buffer))
+        return lc__stream_queue(stream, buffer);
+    lc__buffer_return_here(stream->loop, buffer);
+    return stream->send_error;
+}
+
+int lc_stream_send(lc_stream *stream, lc_buffer *buffer) {
+    if (!lc__stream_takes(stream) || buffer->length == 0 || buffer->shared != stream->loop->shared)
+        return lc__stream_send_elsewhere(stream, buffer);
+    if (!lc__is_proactor(stream->loop) && !stream->out.head && stream->send.state == LC_STATE_IDLE &&
+        !stream->connecting)
+        return lc__stream_send_now(stream, buffer);
+    return lc__stream_queue(stream, buffer);
 }
 
 /* Small writes of one pass share a buffer, unless the kernel already reads from it. */
@@ -494,9 +539,9 @@ int lc_stream_send_error(const lc_stream *stream) { return stream->send_error; }
 static uint32_t lc__mark(size_t below) { return below < UINT32_MAX ? (uint32_t)below : UINT32_MAX; }
 
 int lc_stream_wait_send(lc_stream *stream, uint64_t waiter, size_t below) {
-    if (stream->send_waiter)
+    if (stream->send.word)
         return -EBUSY;
-    stream->send_waiter = waiter;
+    stream->send.word = waiter;
     stream->send_below = lc__mark(below);
     stream->send_due = false;
     lc__stream_send_ready(stream);
@@ -506,8 +551,8 @@ int lc_stream_wait_send(lc_stream *stream, uint64_t waiter, size_t below) {
 uint64_t lc_stream_send_waiter_due(lc_stream *stream) { return stream->send_due ? lc_stream_send_waiter(stream) : 0; }
 
 uint64_t lc_stream_send_waiter(lc_stream *stream) {
-    uint64_t waiter = stream->send_waiter;
-    stream->send_waiter = 0;
+    uint64_t waiter = stream->send.word;
+    stream->send.word = 0;
     stream->send_due = false;
     lc__token_next(&stream->send_token);
     return waiter;
@@ -525,7 +570,7 @@ bool lc_stream_take_room(lc_stream *stream) {
     return due;
 }
 
-bool lc_stream_send_waits(const lc_stream *stream) { return stream->send_waiter != 0; }
+bool lc_stream_send_waits(const lc_stream *stream) { return stream->send.word != 0; }
 void lc_stream_prepare_send(lc_stream *stream) { lc__token_next(&stream->send_token); }
 
 uint32_t lc_stream_send_token(const lc_stream *stream) {
@@ -533,7 +578,7 @@ uint32_t lc_stream_send_token(const lc_stream *stream) {
 }
 
 void lc_stream_cancel_send(lc_stream *stream, uint32_t token) {
-    if (!stream->send_waiter || lc_stream_send_token(stream) != token)
+    if (!stream->send.word || lc_stream_send_token(stream) != token)
         return;
     stream->send_cancelled = true;
     lc__stream_send_ready(stream);
@@ -633,7 +678,7 @@ int lc_stream_wait_room(lc_stream *stream, uint64_t waiter) {
         return stream->send_error;
     /* A wait that was cancelled may not have ended yet. Then its end wakes this one early, which asks again. */
     bool asked = stream->send.opcode == LC_OP_ROOM;
-    if (stream->send_waiter || (!asked && stream->send.state != LC_STATE_IDLE))
+    if (stream->send.word || (!asked && stream->send.state != LC_STATE_IDLE))
         return -EBUSY;
     if (!asked) {
         stream->send.opcode = LC_OP_ROOM;
@@ -656,29 +701,33 @@ void lc_stream_break(lc_stream *stream, int error) {
         lc__stream_broke(stream, error);
 }
 
+/* So many bytes have left; the kernel held so many buffers. */
+LC__RARE static void lc__stream_advance(lc_stream *stream, size_t left, uint32_t held) {
+    stream->unsent -= left;
+    while (left > 0) {
+        lc_buffer *buffer = lc__container_of(stream->out.head, lc_buffer, node);
+        if (left < buffer->length) {
+            buffer->offset += (uint32_t)left;
+            buffer->length -= (uint32_t)left;
+            break;
+        }
+        left -= buffer->length;
+        lc__queue_pop(&stream->out);
+        lc__buffer_return_here(stream->loop, buffer);
+        held -= held > 0;
+    }
+    if (held > 0)
+        stream->cut_short = true;
+}
+
 /* The kernel accepted `result` bytes of what is queued, or refused. */
-void lc__stream_sent(lc_stream *stream, int result) {
+LC__RARE static void lc__stream_sent_rarely(lc_stream *stream, int result) {
     uint32_t held = stream->send.in_flight;
     stream->send.in_flight = 0;
-    if (result > 0) {
-        size_t left = (size_t)result;
-        stream->unsent -= left;
-        while (left > 0) {
-            lc_buffer *buffer = lc__container_of(stream->out.head, lc_buffer, node);
-            if (left < buffer->length) {
-                buffer->offset += (uint32_t)left;
-                buffer->length -= (uint32_t)left;
-                break;
-            }
-            left -= buffer->length;
-            lc__queue_pop(&stream->out);
-            lc__buffer_return_here(stream->loop, buffer);
-            held -= held > 0;
-        }
-        stream->cut_short |= held > 0;
-    } else if (result < 0 && result != -ECANCELED && !lc__error_is_retry(result)) {
+    if (result > 0)
+        lc__stream_advance(stream, (size_t)result, held);
+    else if (result < 0 && result != -ECANCELED && !lc__error_is_retry(result))
         lc__stream_broke(stream, result);
-    }
     if (stream->aborting)
         lc__stream_drop_out(stream);
     lc__stream_mark_dirty(stream);
@@ -686,6 +735,20 @@ void lc__stream_sent(lc_stream *stream, int result) {
     lc__stream_send_ready(stream);
     if (stream->closing)
         lc__stream_maybe_close(stream);
+}
+
+/* First what becomes of almost every answer: it is all out, nothing is behind it, and nobody waits for that. */
+void lc__stream_sent(lc_stream *stream, int result) {
+    lc_node *sent = stream->out.head;
+    bool plain = sent && !sent->next && stream->unsent == (size_t)result && result > 0 && !stream->send.word;
+    if (!plain || (stream->closing | stream->aborting | stream->finish | stream->room_wanted)) {
+        lc__stream_sent_rarely(stream, result);
+        return;
+    }
+    stream->send.in_flight = 0;
+    stream->unsent = 0;
+    stream->out = (lc__queue){0};
+    lc__buffer_return_here(stream->loop, lc__container_of(sent, lc_buffer, node));
 }
 
 void lc__stream_connected(lc_stream *stream, int result) {
@@ -726,8 +789,8 @@ void lc__stream_maybe_close(lc_stream *stream) {
         return;
     }
     stream->on_close = true;
-    stream->next_closing = stream->loop->closing_streams;
-    stream->loop->closing_streams = stream;
+    stream->receive.next_queued = stream->loop->closing_streams;
+    stream->loop->closing_streams = &stream->receive;
 }
 
 int lc_stream_close(lc_stream *stream, bool abort, bool reset) {
@@ -791,10 +854,10 @@ uint64_t lc_stream_closed_waiter(lc_stream *stream) {
 
 /* Phase 8. Nothing refers to these descriptors any more, so closing them is final: the peer sees FIN now. */
 void lc__stream_close_finished(lc_loop *loop) {
-    lc_stream *stream;
     bool any = false;
-    while ((stream = loop->closing_streams)) {
-        loop->closing_streams = stream->next_closing;
+    while (loop->closing_streams) {
+        lc_stream *stream = lc__container_of(loop->closing_streams, lc_stream, receive);
+        loop->closing_streams = stream->receive.next_queued;
         stream->on_close = false;
         lc__fd_entry(loop, stream->fd)->owner = NULL;
         if (!lc__is_proactor(loop))
@@ -814,7 +877,7 @@ void lc__stream_close_finished(lc_loop *loop) {
 /* The owner lets go. Nobody is left to hear, so an open stream is aborted. */
 void lc__stream_release_now(lc_stream *stream) {
     stream->released = true;
-    stream->receive_waiter = stream->send_waiter = stream->closed_waiter = 0;
+    stream->receive.word = stream->send.word = stream->closed_waiter = 0;
     stream->started = stream->owes_loss = stream->room_wanted = stream->send_due = stream->room_due = false;
     /* A polite close that is still flushing goes on without its owner. */
     if (!stream->closing)
@@ -840,9 +903,9 @@ void lc_stream_release(lc_stream *stream) {
 lc_stream *lc_node_stream(lc_node *node) {
     switch ((lc_kind)node->kind) {
     case LC_KIND_RECEIVE:
-        return lc__container_of(node, lc_stream, receive_ready);
+        return lc__container_of(node, lc_stream, receive.node);
     case LC_KIND_SEND:
-        return lc__container_of(node, lc_stream, send_ready);
+        return lc__container_of(node, lc_stream, send.node);
     case LC_KIND_CLOSED:
         return lc__container_of(node, lc_stream, closed_ready);
     default:

@@ -46,7 +46,7 @@ __asm__(".pushsection .rodata\n"
 static_assert(sizeof(lc__async_context) == 64, "as lc_park_receiveTu says");
 
 bool lc_stream_may_park(lc_stream *stream) {
-    if (stream->receive_waiter || stream->started)
+    if (stream->receive.word || stream->started)
         return false;
     const lc__task *task = lc__task_find(stream->loop, (uintptr_t)swift_task_getCurrent());
     if (!task || task->cancelled)
@@ -132,6 +132,6 @@ void lc_task_cancel(lc_loop *loop, uint64_t task) {
     entry->cancelled = true;
     /* The stream may be somebody else's by now; its memory is a stream's as long as the loop lives. */
     lc_stream *stream = entry->stream;
-    if (stream && stream->receive_waiter == (task | LC_WAITER_PARKED))
+    if (stream && stream->receive.word == (task | LC_WAITER_PARKED))
         lc_stream_cancel_receive(stream, lc_stream_receive_token(stream));
 }
