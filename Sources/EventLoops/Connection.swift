@@ -19,14 +19,12 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     @usableFromInline let stream: OpaquePointer
     /// Told what arrives, in place of a reader. Held strongly until the connection is lost, as is the connection.
     @exclusivity(unchecked) var handler: (any StreamHandler)?
-    /// What few connections need.
+    /// What few connections need. One byte more in each connection would be sixteen: malloc's next size.
     @exclusivity(unchecked) var rare: Rare?
-    @exclusivity(unchecked) private var limits = WriteLimits()
-    /// Which handler this is: a delivery under way sees that another one has come.
-    @exclusivity(unchecked) var handlerNumber: UInt8 = 0
-    var isWritingPaused = false
 
     final class Rare {
+        /// Others than usual.
+        var limits = WriteLimits()
         /// Those who wait for the close behind the first one.
         var closers: [Waiter] = []
         /// Told of the loss behind the handler.
@@ -36,9 +34,9 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     /// When queued bytes make ``write(_:)`` wait, and a handler hear of it; see ``WriteLimits``. A change that finds too
     /// many queued is told at once; one that finds few waits for the next bytes to leave.
     public var writeLimits: WriteLimits {
-        get { limits }
+        get { rare?.limits ?? WriteLimits() }
         set {
-            limits = newValue
+            useRare().limits = newValue
             guard handler != nil, core.isOnLoop else { return }
             if isWritingPaused {
                 lc_stream_want_room(stream, newValue.low)
@@ -50,7 +48,7 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
 
     /// More than this many bytes queued: ``write(_:)`` waits until they are at most a quarter of it.
     public var writeHighWaterMark: Int {
-        get { limits.high }
+        get { writeLimits.high }
         set { writeLimits = WriteLimits(high: newValue) }
     }
 
@@ -182,11 +180,11 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     }
 
     @usableFromInline
-    var isOverHighWaterMark: Bool { lc_stream_unsent(stream) > limits.high }
+    var isOverHighWaterMark: Bool { lc_stream_unsent(stream) > writeLimits.high }
 
     @usableFromInline
     nonisolated(nonsending) func waitForRoom() async throws(LoopError) {
-        try await waitToSend(below: limits.low, operation: "write")
+        try await waitToSend(below: writeLimits.low, operation: "write")
     }
 
     /// Waits until the kernel has accepted everything that was written.

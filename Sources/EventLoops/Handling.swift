@@ -28,7 +28,6 @@ extension Connection {
             _ = Unmanaged.passRetained(self)
         }
         self.handler = handler
-        handlerNumber &+= 1
         attempt("made") { () throws in try handler.made(self) }
     }
 
@@ -79,9 +78,8 @@ extension Connection {
     /// - Returns: Whether the handler has been told of the loss.
     private func deliverReceived() -> Bool {
         guard let handler else { return false }
-        let number = handlerNumber
         var buffer: UnsafeMutablePointer<lc_buffer>?
-        while number == handlerNumber {
+        while self.handler === handler {
             let result = lc_stream_next(stream, &buffer)
             if result == 1 {
                 do { try handler.received(ReceivedBytes(buffer.unsafelyUnwrapped), on: self) } catch {
@@ -130,7 +128,6 @@ extension Connection {
     /// - Returns: Whether it did, and then the connection may go as well.
     private func lose(_ error: LoopError?) -> Bool {
         guard let handler = handler.take() else { return false }
-        handlerNumber &+= 1
         lc_stream_pause_receiving(stream)
         lc_stream_set_word(stream, 0)
         attempt("lost") { () throws in try handler.lost(self, error: error) }
@@ -145,13 +142,14 @@ extension Connection {
     @usableFromInline
     func pauseWriting() {
         guard let handler, !isWritingPaused, lc_stream_send_error(stream) == 0 else { return }
-        isWritingPaused = true
         lc_stream_want_room(stream, writeLimits.low)
         attempt("pauseWriting") { () throws in try handler.pauseWriting(self) }
     }
 
+    /// Until there is room again.
+    var isWritingPaused: Bool { lc_stream_wants_room(stream) }
+
     func deliverRoom() {
-        isWritingPaused = false
         guard let handler, lc_stream_send_error(stream) == 0 else { return }
         attempt("resumeWriting") { () throws in try handler.resumeWriting(self) }
         // While it was told so, the limits may have changed.

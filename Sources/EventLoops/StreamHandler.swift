@@ -57,7 +57,6 @@ public struct EmptyReceiveBuffer: Error, CustomStringConvertible {
 
 extension BufferedStreamHandler {
     public func received(_ bytes: consuming ReceivedBytes, on connection: Connection) throws {
-        let number = connection.handlerNumber
         var used = 0
         while used < bytes.count {
             var count = 0
@@ -72,7 +71,7 @@ extension BufferedStreamHandler {
             if count == 0 { throw EmptyReceiveBuffer() }
             used += count
             try received(count: count, on: connection)
-            if used < bytes.count, !connection.isReading || connection.handlerNumber != number {
+            if used < bytes.count, !connection.isReading || connection.handler !== self {
                 return connection.giveBack(bytes, used: used)
             }
         }

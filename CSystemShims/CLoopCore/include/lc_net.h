@@ -70,6 +70,7 @@ size_t lc_stream_unsent(const lc_stream *stream);
  * queued, unless sending breaks before. Asked again, it moves the mark. */
 void lc_stream_want_room(lc_stream *stream, size_t below);
 bool lc_stream_take_room(lc_stream *stream);
+bool lc_stream_wants_room(const lc_stream *stream); /* asked for, and not taken yet */
 /* 0, or the error that broke the sending side. */
 int lc_stream_send_error(const lc_stream *stream);
 /* One LC_KIND_SEND when lc_stream_unsent is at most `below`, or sending broke. -EBUSY: somebody waits already. */

@@ -13,17 +13,24 @@
 #include <unistd.h>
 #include "internal.h"
 
-/* Both watchers of a descriptor; their `data` is the operation they were armed for. */
+/* What is known of a descriptor. A watcher's `data` is the operation it was armed for. */
 typedef struct lc__watch {
     ev_io read; /* armed once for a stream's life, unless nobody reads */
     struct lc__watch *next_fired;
-    int fired;   /* EV_READ | EV_WRITE, not yet reaped; EV_ERROR: libev has stopped watching */
-    bool listed; /* on one of the two lists; stays there even if what fired was disarmed since */
-    ev_io write; /* armed only while the kernel's buffer is full */
-    char padding[128 - 2 * sizeof(ev_io) - 16];
+    int32_t fd;
+    uint8_t fired; /* LC__FIRED_*, not yet reaped */
+    bool listed;   /* on one of the two lists; stays there even if what fired was disarmed since */
 } lc__watch;
 
-static_assert(offsetof(lc__watch, write) == 64 && sizeof(lc__watch) == 128, "a readable descriptor touches one line");
+enum { LC__FIRED_READ = 1u << 0, LC__FIRED_WRITE = 1u << 1, LC__FIRED_ERROR = 1u << 2 /* libev watches no more */ };
+
+static_assert(sizeof(lc__watch) == 64, "a readable descriptor touches one line");
+
+/* A table by descriptor. Chunks never move: libev keeps pointers into them. */
+typedef struct lc__table {
+    void **chunks;
+    uint32_t chunk_count;
+} lc__table;
 
 struct lc__selector {
     struct ev_loop *ev;
@@ -35,21 +42,73 @@ struct lc__selector {
     uint64_t timer_ns;  /* what the timerfd is set to; 0: nothing */
     lc__watch *fired;   /* collected in this entry, the latest first */
     lc__watch *reaping; /* being worked off, in the kernel's order */
-    lc__watch **chunks;
-    uint32_t chunk_count;
+    lc__table watches;  /* of lc__watch */
+    lc__table writes;   /* of ev_io, armed only while the kernel's buffer is full: most descriptors never need one */
 };
 
-static void lc__on_io(struct ev_loop *ev, ev_io *io, int events) {
-    lc_loop *loop = ev_userdata(ev);
-    struct lc__selector *selector = loop->selector;
-    bool is_write = io->events & EV_WRITE;
-    lc__watch *watch = is_write ? lc__container_of(io, lc__watch, write) : lc__container_of(io, lc__watch, read);
+/* Memory of `size` for the descriptor, zero at first; NULL: none is left. */
+static void *lc__table_at(lc__table *table, int fd, size_t size) {
+    uint32_t chunk = (uint32_t)fd / LC__CHUNK;
+    if (chunk >= table->chunk_count) {
+        void **chunks = realloc(table->chunks, (chunk + 1) * sizeof *chunks);
+        if (!chunks)
+            return NULL;
+        memset(chunks + table->chunk_count, 0, (chunk + 1 - table->chunk_count) * sizeof *chunks);
+        table->chunks = chunks;
+        table->chunk_count = chunk + 1;
+    }
+    if (!table->chunks[chunk]) {
+        void *memory = NULL;
+        if (posix_memalign(&memory, 64, LC__CHUNK * size) != 0)
+            return NULL;
+        table->chunks[chunk] = memset(memory, 0, LC__CHUNK * size);
+    }
+    return (char *)table->chunks[chunk] + (uint32_t)fd % LC__CHUNK * size;
+}
+
+static void lc__table_free(lc__table *table) {
+    for (uint32_t chunk = 0; chunk < table->chunk_count; chunk++)
+        free(table->chunks[chunk]);
+    free(table->chunks);
+}
+
+static lc__watch *lc__watch_for(lc_loop *loop, int fd) {
+    lc__watch *watch = lc__table_at(&loop->selector->watches, fd, sizeof(lc__watch));
+    if (watch)
+        watch->fd = fd;
+    return watch;
+}
+
+/* The watcher for writing; NULL also if none has ever been armed near there, unless `make`. */
+static ev_io *lc__write_watcher(lc_loop *loop, int fd, bool make) {
+    lc__table *writes = &loop->selector->writes;
+    uint32_t chunk = (uint32_t)fd / LC__CHUNK;
+    if (!make && (chunk >= writes->chunk_count || !writes->chunks[chunk]))
+        return NULL;
+    return lc__table_at(writes, fd, sizeof(ev_io));
+}
+
+static bool lc__write_armed(lc_loop *loop, int fd) {
+    const ev_io *io = lc__write_watcher(loop, fd, false);
+    return io && ev_is_active(io);
+}
+
+static void lc__fire(lc_loop *loop, lc__watch *watch, unsigned fired, int events) {
     if (!watch->listed) {
         watch->listed = true;
-        watch->next_fired = selector->fired;
-        selector->fired = watch;
+        watch->next_fired = loop->selector->fired;
+        loop->selector->fired = watch;
     }
-    watch->fired |= (is_write ? EV_WRITE : EV_READ) | (events & EV_ERROR);
+    watch->fired |= (uint8_t)(fired | (events & EV_ERROR ? LC__FIRED_ERROR : 0));
+}
+
+static void lc__on_readable(struct ev_loop *ev, ev_io *io, int events) {
+    lc__fire(ev_userdata(ev), lc__container_of(io, lc__watch, read), LC__FIRED_READ, events);
+}
+
+static void lc__on_writable(struct ev_loop *ev, ev_io *io, int events) {
+    lc_loop *loop = ev_userdata(ev);
+    lc__fire(loop, lc__watch_for(loop, io->fd), LC__FIRED_WRITE, events);
 }
 
 static void lc__on_wake(struct ev_loop *ev, ev_io *io, int events) {
@@ -168,34 +227,9 @@ void lc__selector_destroy(lc_loop *loop) {
     loop->selector = NULL;
     ev_loop_destroy(selector->ev);
     close(selector->timerfd);
-    for (uint32_t chunk = 0; chunk < selector->chunk_count; chunk++)
-        free(selector->chunks[chunk]);
-    free(selector->chunks);
+    lc__table_free(&selector->watches);
+    lc__table_free(&selector->writes);
     free(selector);
-}
-
-static void *lc__aligned_zeroed(size_t size) {
-    void *memory = NULL;
-    if (posix_memalign(&memory, 64, size) != 0)
-        return NULL;
-    return memset(memory, 0, size);
-}
-
-/* Chunks never move: libev keeps pointers into them. */
-static lc__watch *lc__watch_for(lc_loop *loop, int fd) {
-    struct lc__selector *selector = loop->selector;
-    uint32_t chunk = (uint32_t)fd / LC__CHUNK;
-    if (chunk >= selector->chunk_count) {
-        lc__watch **chunks = realloc(selector->chunks, (chunk + 1) * sizeof *chunks);
-        if (!chunks)
-            return NULL;
-        memset(chunks + selector->chunk_count, 0, (chunk + 1 - selector->chunk_count) * sizeof *chunks);
-        selector->chunks = chunks;
-        selector->chunk_count = chunk + 1;
-    }
-    if (!selector->chunks[chunk])
-        selector->chunks[chunk] = lc__aligned_zeroed(LC__CHUNK * sizeof(lc__watch));
-    return selector->chunks[chunk] ? &selector->chunks[chunk][(uint32_t)fd % LC__CHUNK] : NULL;
 }
 
 /* ---- arming ---- */
@@ -207,14 +241,15 @@ static bool lc__op_is_write(const lc_op *op) {
 
 static void lc__selector_arm(lc_loop *loop, lc_op *op) {
     lc__watch *watch = lc__watch_for(loop, op->fd);
-    if (!watch) {
+    bool is_write = lc__op_is_write(op);
+    ev_io *io = !watch ? NULL : is_write ? lc__write_watcher(loop, op->fd, true) : &watch->read;
+    if (!io) {
         lc__op_completed(loop, op, -ENOMEM, false, NULL);
         return;
     }
-    ev_io *io = lc__op_is_write(op) ? &watch->write : &watch->read;
     if (!ev_is_active(io)) {
         /* A number that was closed and opened again is a new descriptor to libev only after ev_io_set. */
-        ev_io_init(io, lc__on_io, op->fd, lc__op_is_write(op) ? EV_WRITE : EV_READ);
+        ev_io_init(io, is_write ? lc__on_writable : lc__on_readable, op->fd, is_write ? EV_WRITE : EV_READ);
         ev_io_start(loop->selector->ev, io);
     }
     io->data = op;
@@ -227,8 +262,8 @@ void lc__selector_disarm(lc_loop *loop, lc_op *op) {
     assert(op->state == LC_STATE_ARMED);
     lc__watch *watch = lc__watch_for(loop, op->fd);
     bool is_write = lc__op_is_write(op);
-    ev_io_stop(loop->selector->ev, is_write ? &watch->write : &watch->read);
-    watch->fired &= ~(is_write ? EV_WRITE : EV_READ);
+    ev_io_stop(loop->selector->ev, is_write ? lc__write_watcher(loop, op->fd, false) : &watch->read);
+    watch->fired &= (uint8_t) ~(is_write ? LC__FIRED_WRITE : LC__FIRED_READ);
     loop->stats.armed--;
 }
 
@@ -238,7 +273,8 @@ void lc__selector_forget(lc_loop *loop, int fd) {
     if (!watch)
         return;
     ev_io_stop(loop->selector->ev, &watch->read);
-    ev_io_stop(loop->selector->ev, &watch->write);
+    if (lc__write_armed(loop, fd))
+        ev_io_stop(loop->selector->ev, lc__write_watcher(loop, fd, false));
     watch->fired = 0;
 }
 
@@ -426,6 +462,21 @@ static void lc__selector_refused(lc_loop *loop, lc_op *op) {
     lc__op_completed(loop, op, fcntl(op->fd, F_GETFD) < 0 ? -EBADF : -ENOMEM, false, NULL);
 }
 
+/* Events of one descriptor that was closed, or of a watcher that was stopped, in between reach nobody. */
+static void lc__selector_read_fired(lc_loop *loop, const ev_io *io, bool failed) {
+    if (ev_is_active(io))
+        lc__selector_readable(loop, io->data);
+    else if (failed)
+        lc__selector_refused(loop, io->data);
+}
+
+LC__APART static void lc__selector_write_fired(lc_loop *loop, const ev_io *io, bool failed) {
+    if (ev_is_active(io))
+        lc__selector_writable(loop, io->data);
+    else if (failed)
+        lc__selector_refused(loop, io->data);
+}
+
 void lc__selector_reap(lc_loop *loop) {
     struct lc__selector *selector = loop->selector;
     uint32_t left = loop->options.reap_batch_max ? loop->options.reap_batch_max : LC__REAP_MAX;
@@ -449,17 +500,12 @@ void lc__selector_reap(lc_loop *loop) {
         watch->listed = false;
         if (selector->reaping)
             __builtin_prefetch(selector->reaping->read.data, 1);
-        int fired = watch->fired;
+        unsigned fired = watch->fired;
         watch->fired = 0;
         loop->stats.completions++;
-        /* Events of one descriptor that was closed, or of a watcher that was stopped, in between reach nobody. */
-        if ((fired & EV_READ) && ev_is_active(&watch->read))
-            lc__selector_readable(loop, watch->read.data);
-        else if ((fired & EV_READ) && (fired & EV_ERROR))
-            lc__selector_refused(loop, watch->read.data);
-        if ((fired & EV_WRITE) && ev_is_active(&watch->write))
-            lc__selector_writable(loop, watch->write.data);
-        else if ((fired & EV_WRITE) && (fired & EV_ERROR))
-            lc__selector_refused(loop, watch->write.data);
+        if (fired & LC__FIRED_READ)
+            lc__selector_read_fired(loop, &watch->read, fired & LC__FIRED_ERROR);
+        if (fired & LC__FIRED_WRITE)
+            lc__selector_write_fired(loop, lc__write_watcher(loop, watch->fd, false), fired & LC__FIRED_ERROR);
     }
 }

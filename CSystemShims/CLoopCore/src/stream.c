@@ -563,6 +563,8 @@ void lc_stream_want_room(lc_stream *stream, size_t below) {
     stream->room_below = lc__mark(below);
 }
 
+bool lc_stream_wants_room(const lc_stream *stream) { return stream->room_wanted; }
+
 bool lc_stream_take_room(lc_stream *stream) {
     bool due = stream->room_due;
     stream->room_wanted &= !due;
