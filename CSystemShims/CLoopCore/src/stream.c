@@ -607,8 +607,8 @@ void lc__stream_broke(lc_stream *stream, int error) {
 
 /* Half-close, once everything is out. */
 void lc__stream_maybe_finish(lc_stream *stream) {
-    bool held = stream->held && !stream->leaving;
-    if (!stream->finish || stream->finished || stream->connecting || stream->out.head || held)
+    if (!stream->finish || stream->finished || stream->connecting || stream->out.head ||
+        (stream->held && !stream->leaving))
         return;
     stream->finished = true;
     shutdown(stream->fd, SHUT_WR); /* ENOTCONN: the peer was faster, and reading will tell */
@@ -771,6 +771,7 @@ int lc_stream_leave(lc_stream *stream, int *out_fd) {
     stream->closing = stream->closed = true;
     stream->loss_due = stream->owes_loss;
     lc__stream_receive_ready(stream);
+    lc__stream_closed_ready(stream);
     return 0;
 }
 
