@@ -92,21 +92,21 @@ struct lc_stream {
     lc_stream *next_closing;
     lc_stream *next_all, **link_all;
     bool closed : 1;
-    bool released : 1;      /* the owner let go */
-    bool local : 1;         /* a Unix socket */
-    bool cut_short : 1;     /* proactor: the kernel gave a send up before its end */
-    bool finished : 1;      /* half-closed */
-    bool told : 1;          /* take has told of the end, or of the error */
-    bool owes_loss : 1;     /* the owner of a started stream wants to hear of its loss before the descriptor closes */
-    bool loss_due : 1;      /* now */
-    bool send_due : 1;      /* send_waiter is to be told */
-    bool room_wanted : 1;   /* so is the owner, once no more than room_below bytes are queued */
-    bool room_due : 1;      /* now */
-    bool ends_inline : 1;   /* `ends` has two lc__end */
-    bool ends_apart : 1;    /* `ends` has a pointer to lc__ends */
-    bool leaving : 1;       /* its descriptor is about to be somebody else's */
-    bool stays_started : 1; /* what `started` and `paused` are if it stays after all */
-    bool stays_paused : 1;
+    bool released : 1;    /* the owner let go */
+    bool local : 1;       /* a Unix socket */
+    bool cut_short : 1;   /* proactor: the kernel gave a send up before its end */
+    bool finished : 1;    /* half-closed */
+    bool told : 1;        /* take has told of the end, or of the error */
+    bool owes_loss : 1;   /* the owner of a started stream wants to hear of its loss before the descriptor closes */
+    bool loss_due : 1;    /* now */
+    bool send_due : 1;    /* send_waiter is to be told */
+    bool room_wanted : 1; /* so is the owner, once no more than room_below bytes are queued */
+    bool room_due : 1;    /* now */
+    bool ends_inline : 1; /* `ends` has two lc__end */
+    bool ends_apart : 1;  /* `ends` has a pointer to lc__ends */
+    bool leaving : 1;     /* its descriptor is about to be somebody else's */
+    bool was_started : 1; /* what `started` and `paused` are if it stays after all */
+    bool was_paused : 1;
     uint8_t ends[12]; /* the addresses at the start, as ends.c keeps them; at the very end, and so without alignment */
 };
 

@@ -257,7 +257,7 @@ static void lc__stream_lose_if_deaf(lc_stream *stream) {
 }
 
 void lc_stream_pause_receiving(lc_stream *stream) {
-    stream->paused = stream->stays_paused = true;
+    stream->paused = stream->was_paused = true;
     if (stream->send_error)
         lc__stream_lose_if_deaf(stream);
 }
@@ -273,7 +273,7 @@ void lc_stream_give_back(lc_stream *stream, lc_buffer *buffer, uint32_t used) {
 
 void lc_stream_resume_receiving(lc_stream *stream) {
     bool over = (stream->end || stream->receive_error) && stream->told;
-    stream->stays_paused = false;
+    stream->was_paused = false;
     if (!stream->paused || !stream->started || stream->closing || stream->leaving || over)
         return;
     stream->paused = false;
@@ -735,8 +735,8 @@ int lc_stream_begin_leave(lc_stream *stream) {
         return -EBUSY;
     if (stream->send_error || stream->receive_error)
         return stream->send_error ? stream->send_error : stream->receive_error;
-    stream->stays_started = stream->started;
-    stream->stays_paused = stream->paused;
+    stream->was_started = stream->started;
+    stream->was_paused = stream->paused;
     stream->leaving = stream->held = stream->started = stream->paused = true;
     lc__op_ask_cancel(stream->loop, &stream->receive);
     return lc__stream_is_quiet(stream) ? 0 : -EAGAIN;
@@ -747,8 +747,8 @@ void lc_stream_stay(lc_stream *stream) {
     if (stream->closing)
         return;
     stream->held = false;
-    stream->started = stream->stays_started;
-    stream->paused = stream->stays_paused;
+    stream->started = stream->was_started;
+    stream->paused = stream->was_paused;
     lc_stream_finish_delivery(stream);
     if (stream->send_error)
         lc__stream_lose_if_deaf(stream);
@@ -767,7 +767,7 @@ int lc_stream_leave(lc_stream *stream, int *out_fd) {
     *out_fd = stream->fd;
     stream->fd = -1;
     stream->leaving = false;
-    stream->started = stream->stays_started;
+    stream->started = stream->was_started;
     stream->closing = stream->closed = true;
     stream->loss_due = stream->owes_loss;
     lc__stream_receive_ready(stream);
