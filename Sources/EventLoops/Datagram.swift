@@ -29,7 +29,7 @@ public struct DatagramPart: Sendable, Hashable {
     public var isTruncated: Bool
 }
 
-/// A UDP or Unix datagram socket of a loop. Made with ``Loop/bindDatagram(to:options:)-(DatagramAddress,_)`` and
+/// A UDP or Unix datagram socket of a loop. Made with ``Loop/bindDatagram(to:options:)`` and
 /// ``Loop/connectDatagram(to:from:options:)``.
 ///
 /// Call it on the loop's thread: from its tasks, callbacks and handlers. Elsewhere every member throws `.wrongThread`,

@@ -43,30 +43,16 @@ extension Loop {
         try DatagramSocket(on: self, local: address, remote: nil, options)
     }
 
-    /// The same for an IP address.
-    public func bindDatagram(
-        to address: SocketAddress, options: DatagramOptions = DatagramOptions()
-    ) throws(LoopError) -> DatagramSocket {
-        try bindDatagram(to: DatagramAddress(address), options: options)
-    }
-
     /// A datagram socket that sends to `address` and receives from there alone.
     /// - Parameters:
     ///   - local: This end's address; `nil` lets the kernel pick one. A Unix socket without one gets no answers.
     ///   - options: With ``DatagramOptions/broadcast``, it receives from everybody.
-    /// - Throws: As ``bindDatagram(to:options:)-(DatagramAddress,_)``; of a Unix socket that is not there, `ENOENT` or
+    /// - Throws: As ``bindDatagram(to:options:)``; of a Unix socket that is not there, `ENOENT` or
     ///   `ECONNREFUSED`. `EAFNOSUPPORT` if the addresses are of different families.
     public func connectDatagram(
         to address: DatagramAddress, from local: DatagramAddress? = nil, options: DatagramOptions = DatagramOptions()
     ) throws(LoopError) -> DatagramSocket {
         try DatagramSocket(on: self, local: local, remote: address, options)
-    }
-
-    /// The same for an IP address.
-    public func connectDatagram(
-        to address: SocketAddress, options: DatagramOptions = DatagramOptions()
-    ) throws(LoopError) -> DatagramSocket {
-        try connectDatagram(to: DatagramAddress(address), options: options)
     }
 
     /// A datagram socket at the first of several pairs of addresses that can be had: each local address with each remote

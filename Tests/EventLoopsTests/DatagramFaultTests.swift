@@ -20,7 +20,7 @@ struct DatagramFaultTests {
     func sizes(kind: LoopKind) async throws {
         let host = ownHost(kind)
         try await onLoop(kind) { loop in
-            let server = try loop.bindDatagram(to: SocketAddress(host, 0))
+            let server = try loop.bindDatagram(to: DatagramAddress(host, 0))
             let client = try loop.connectDatagram(to: server.localAddress)
             for size in [0, 1, 1472, 1473, 65506, 65507] {
                 try await client.send(pattern(size, from: size))

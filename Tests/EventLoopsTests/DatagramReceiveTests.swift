@@ -204,10 +204,10 @@ struct DatagramReceiveTests {
         // A port of its own: 127.0.0.1 is the interface that has the groups, and the port tells the tests apart.
         try await onLoop(kind) { loop in
             let interface = MulticastInterface.address(try SocketAddress("127.0.0.1", 0))
-            let receiver = try loop.bindDatagram(to: SocketAddress("0.0.0.0", 0))
+            let receiver = try loop.bindDatagram(to: DatagramAddress("0.0.0.0", 0))
             let port = try #require(receiver.localAddress.socketAddress?.port)
             let group = try SocketAddress("239.7.\(kind == .selector ? 1 : 2).1", port)
-            let sender = try loop.bindDatagram(to: SocketAddress("127.0.0.1", 0))
+            let sender = try loop.bindDatagram(to: DatagramAddress("127.0.0.1", 0))
             try sender.setMulticastInterface(interface)
             try sender.setMulticastTTL(0)
             try receiver.join(group: group, interface: interface)
@@ -250,7 +250,7 @@ private let multicastRefusal: String? = {
     do {
         let loop = try SelectorLoop()
         defer { try? loop.close() }
-        let receiver = try loop.bindDatagram(to: SocketAddress("0.0.0.0", 0))
+        let receiver = try loop.bindDatagram(to: DatagramAddress("0.0.0.0", 0))
         let interface = MulticastInterface.address(try SocketAddress("127.0.0.1", 0))
         let group = try SocketAddress("239.7.7.7", receiver.localAddress.socketAddress!.port)
         try receiver.join(group: group, interface: interface)

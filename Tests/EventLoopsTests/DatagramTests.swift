@@ -23,11 +23,11 @@ struct DatagramTests {
     func roundTrip(kind: LoopKind) async throws {
         let host = ownHost(kind)
         try await onLoop(kind) { loop in
-            let server = try loop.bindDatagram(to: SocketAddress(host, 0))
+            let server = try loop.bindDatagram(to: DatagramAddress(host, 0))
             #expect(server.remoteAddress == nil && !server.isConnected)
             let address = try #require(server.localAddress.socketAddress)
             #expect(address.host == host && address.port != 0)
-            let client = try loop.connectDatagram(to: address)
+            let client = try loop.connectDatagram(to: DatagramAddress(address))
             #expect(client.remoteAddress == server.localAddress && client.isConnected)
             let echo = loop.spawn {
                 let datagram = try await server.receive()
@@ -49,7 +49,7 @@ struct DatagramTests {
     @Test("D1 IPv6, if this machine has it", .enabled(if: hasIPv6, "no ::1 here"), arguments: LoopKind.available)
     func version6(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
-            let server = try loop.bindDatagram(to: SocketAddress("::1", 0))
+            let server = try loop.bindDatagram(to: DatagramAddress("::1", 0))
             let client = try loop.connectDatagram(to: server.localAddress, from: DatagramAddress("::1", 0))
             try await client.send([6])
             let datagram = try await server.receive()
@@ -96,7 +96,7 @@ struct DatagramTests {
         try await onLoop(kind) { loop in
             var shared = DatagramOptions()
             shared.reusePort = true
-            let first = try loop.bindDatagram(to: SocketAddress(host, 0), options: shared)
+            let first = try loop.bindDatagram(to: DatagramAddress(host, 0), options: shared)
             let second = try loop.bindDatagram(to: first.localAddress, options: shared)
             #expect(second.localAddress == first.localAddress)
             #expect(await thrown { _ = try loop.bindDatagram(to: first.localAddress) }.errno == EADDRINUSE)
@@ -138,7 +138,7 @@ struct DatagramTests {
             var options = DatagramOptions()
             options.receiveBufferSize = 30_000
             options.sendBufferSize = 20_000
-            let socket = try loop.bindDatagram(to: SocketAddress("127.0.0.1", 0), options: options)
+            let socket = try loop.bindDatagram(to: DatagramAddress("127.0.0.1", 0), options: options)
             for (option, size) in [(SO_RCVBUF, 60_000), (SO_SNDBUF, 40_000)] {
                 var value: Int32 = 0
                 var length = socklen_t(MemoryLayout<Int32>.size)
@@ -301,7 +301,7 @@ struct DatagramTests {
     func empty(kind: LoopKind) async throws {
         let host = ownHost(kind)
         try await onLoop(kind) { loop in
-            let server = try loop.bindDatagram(to: SocketAddress(host, 0))
+            let server = try loop.bindDatagram(to: DatagramAddress(host, 0))
             let client = try loop.connectDatagram(to: server.localAddress)
             for bytes: [UInt8] in [[], [1], [], []] {
                 try await client.send(bytes)

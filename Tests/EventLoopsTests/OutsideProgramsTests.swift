@@ -346,7 +346,7 @@ struct OutsideProgramsTests {
                 transport.close()
             """
         let outcome = try await onLoop(kind) { loop in
-            let socket = try loop.bindDatagram(to: SocketAddress("127.0.0.1", 0))
+            let socket = try loop.bindDatagram(to: DatagramAddress("127.0.0.1", 0))
             let port = try #require(socket.localAddress.socketAddress?.port)
             let echo = loop.spawn {
                 while true {
@@ -400,7 +400,7 @@ struct OutsideProgramsTests {
                 }
             }.value
             let port = try #require(UInt16(line), "\(line)")
-            let socket = try loop.connectDatagram(to: SocketAddress("127.0.0.1", port))
+            let socket = try loop.connectDatagram(to: DatagramAddress("127.0.0.1", port))
             for round in 0..<20 {
                 let sent = pattern(1 + 997 * round, from: round)
                 try await socket.send(sent)

@@ -82,6 +82,51 @@ struct ParkingTests {
         }
     }
 
+    /// Tasks are found by address in a table, where those that go leave holes in the way to others. The table grows
+    /// while tasks are parked, and addresses come again.
+    @Test(
+        "N7 of hundreds of tasks that end in any order, each that is left is found by its cancel",
+        arguments: LoopKind.available)
+    func manyTasks(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let pairs = try (0..<60).map { _ in try makePair(on: loop) }
+            var random = SystemRandomNumberGenerator()
+            let orders: [(String, ([Int]) -> [Int])] = [
+                ("oldest first", { $0 }), ("newest first", { $0.reversed() }),
+                ("from the middle", { $0.sorted { abs($0 - 250) < abs($1 - 250) } }),
+                ("every other one", { $0.filter { $0 % 2 == 0 } + $0.filter { $0 % 2 == 1 } }),
+                ("at random", { $0.shuffled(using: &random) }),
+            ]
+            for (name, order) in orders {
+                let cancelled = Log<Int>()
+                // Every eighth parks; the others only fill the table.
+                let tasks = (0..<480).map { index in
+                    loop.spawn {
+                        if index % 8 == 0 {
+                            let error = await thrown { _ = try await pairs[index / 8].0.read() }
+                            if error == .cancelled(operation: "read") { cancelled.append(index) }
+                        } else {
+                            try? await loop.sleep(for: .seconds(3600))
+                        }
+                    }
+                }
+                try await until("all wait", on: loop) { loop.waitingOperations == 60 }
+                for index in order(tasks.indices.filter { $0 % 8 != 0 }) {
+                    tasks[index].cancel()
+                    _ = await tasks[index].result
+                }
+                // The last to be cancelled are those that had most of the others go before them.
+                let parked = order(tasks.indices.filter { $0 % 8 == 0 })
+                for (count, index) in parked.enumerated() {
+                    tasks[index].cancel()
+                    try await until("\(name): task \(index) is found", on: loop) { cancelled.all.count == count + 1 }
+                }
+                #expect(cancelled.all == parked)
+            }
+            withExtendedLifetime(pairs) {}
+        }
+    }
+
     @Test("N2 an actor that reads does not go on while somebody else is inside", arguments: LoopKind.available)
     func defaultActor(kind: LoopKind) async throws {
         // A default actor: on the loop's thread because its caller prefers that, with a lock of its own.

@@ -150,6 +150,48 @@ struct TransportTests {
         }
     }
 
+    @Test("P3 a flush that breaks is the loss's error", arguments: LoopKind.available)
+    func brokenFlush(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let (connection, peer) = try await makeConnection(on: loop, receiveBuffer: 16 * 1024)
+            let told = Told()
+            try connection.start(told)
+            try connection.send(copying: pattern(4 * megabyte).span.bytes)
+            connection.closeSoon()
+            peer.reset()
+            try await until("it is closed", on: loop) { connection.isClosed }
+            #expect([ECONNRESET, EPIPE].contains(told.lostError.errno))
+        }
+    }
+
+    @Test(
+        "P3 handlers of a loop that closes are told, the paused and those that flush as well",
+        arguments: LoopKind.available)
+    func loopCloses(kind: LoopKind) async throws {
+        try await onThread {
+            let loop = try kind.makeLoop()
+            // On this thread alone, which runs the loop.
+            nonisolated(unsafe) let handlers = (0..<3).map { _ in Told() }
+            let peers = try loop.run {
+                try (0..<3).map { index in
+                    let (connection, peer) = try makePair(on: loop)
+                    try connection.start(handlers[index])
+                    if index == 1 { connection.pauseReading() }
+                    if index == 2 {
+                        try connection.send(copying: pattern(4 * megabyte).span.bytes)
+                        connection.closeSoon()
+                    }
+                    return peer
+                }
+            }
+            for _ in 0..<3 { try loop.runOnce(.noWait) }
+            #expect(handlers.allSatisfy { $0.events == ["made"] })
+            try loop.close()
+            #expect(handlers.allSatisfy { $0.events == ["made", "lost"] })
+            for peer in peers { peer.close() }
+        }
+    }
+
     // MARK: P5
 
     @Test(
@@ -238,6 +280,29 @@ struct TransportTests {
             connection.resumeReading()
             try peer.send([3])
             try await until("the byte is here", on: loop) { told.bytes == [0, 1, 2, 3] }
+        }
+    }
+
+    @Test("P10 the end is told once, however often reading is resumed", arguments: LoopKind.available)
+    func endOnce(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let (connection, peer) = try await makeConnection(on: loop)
+            let told = Told()
+            told.onEnd = { _ in }
+            try connection.start(told)
+            try peer.finishWriting()
+            try await until("the end is told", on: loop) { told.events.count == 2 }
+            for _ in 0..<5 {
+                connection.pauseReading()
+                connection.resumeReading()
+                try await loop.sleep(for: .zero)
+            }
+            #expect(told.events == ["made", "ended"])
+            // A loss reaches the paused, too.
+            connection.pauseReading()
+            connection.abort()
+            try await until("it is closed", on: loop) { connection.isClosed }
+            #expect(told.events == ["made", "ended", "lost"])
         }
     }
 

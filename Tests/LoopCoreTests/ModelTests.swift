@@ -77,6 +77,7 @@ struct ModelTests {
             ("connections made", \.connected), ("connections refused", \.refused), ("resets", \.resets),
             ("connections that broke", \.broken), ("polite closes", \.polite_closes),
             ("sends that arrived whole", \.whole_deliveries), ("releases elsewhere", \.releases_elsewhere),
+            ("descriptors given away and taken back", \.given_away),
             ("leases held", \.leases_held), ("leases returned elsewhere", \.leases_returned_elsewhere),
             ("leases sent back", \.leases_sent_back),
             ("timers", \.timers_fired), ("posts", \.posts), ("polls", \.polls),

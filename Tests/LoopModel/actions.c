@@ -73,6 +73,7 @@ static const model_action actions[] = {
     {"abort", act_abort, 4, INSIDE},
     {"reset", act_reset, 3, INSIDE},
     {"wait-closed", act_wait_closed, 10, INSIDE},
+    {"give-away", act_give_away, 12, INSIDE | CANCELS},
     {"release", act_release, 12, INSIDE | ESSENTIAL | CANCELS},
     {"release-elsewhere", act_release_elsewhere, 4, INSIDE},
     {"listen", act_listen, 8, INSIDE},

@@ -229,6 +229,8 @@ static int finish_connection(model *m, model_connection *c, bool *busy) {
         return 0;
     if (moved)
         m->progress_ns = lc_now_ns();
+    if (c->leaving)
+        return 0;
     if (lc_stream_is_closed(c->stream))
         return c->closed_wait ? 0 : model_release(m, c, false);
     if (c->closing)

@@ -142,7 +142,7 @@ void model_connection_tidy(model *m, model_connection *c) {
     c->stream = NULL;
 }
 
-bool model_is_held(const model_connection *c) { return c->end == MODEL_END_HELD; }
+bool model_is_held(const model_connection *c) { return c->end == MODEL_END_HELD && !c->leaving; }
 
 model_connection *model_pick(model *m, bool (*fits)(const model_connection *c)) {
     model_connection *found[MODEL_CONNECTIONS];

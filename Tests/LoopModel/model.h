@@ -61,7 +61,8 @@ typedef struct model_connection {
     bool connecting, refused, connect_failed;
     bool forsaken; /* nobody listens any more where it connects to */
     bool finish, closing, aborting, reset;
-    bool cut; /* what was queued may not arrive: aborted, dropped, or gone with the loop */
+    bool leaving; /* its descriptor is being given away */
+    bool cut;     /* what was queued may not arrive: aborted, dropped, or gone with the loop */
     bool ended;
     int receive_error;
     uint64_t received; /* bytes taken */
@@ -200,7 +201,7 @@ void model_connection_tidy(model *m, model_connection *c);
 model_connection *model_connection_of(model *m, const lc_stream *stream);
 /* At random among those the predicate holds for; NULL: none. */
 model_connection *model_pick(model *m, bool (*fits)(const model_connection *c));
-bool model_is_held(const model_connection *c);
+bool model_is_held(const model_connection *c);       /* and may be used */
 model_connection *model_connection_newest(model *m); /* NULL: it is gone */
 uint64_t model_next_word(model *m);
 bool model_reset_is_plausible(const model *m, const model_connection *c);
@@ -210,9 +211,10 @@ bool model_reset_is_plausible(const model *m, const model_connection *c);
 /* Whether somebody waits for what has happened already; says who in `text`. */
 bool model_owes(const model *m, char *text, size_t size);
 
-/* ---- streams.c, stream_ends.c, leases.c ---- */
+/* ---- streams.c, stream_ends.c, leaving.c, leases.c ---- */
 
 int model_take(model *m, model_connection *c, int *result);
+int model_taken_bytes(model *m, model_connection *c, lc_buffer *buffer);
 int model_received(model *m, lc_stream *stream);
 int model_sent(model *m, lc_stream *stream);
 int model_closed(model *m, lc_stream *stream);
@@ -239,6 +241,8 @@ int act_reset(model *m);
 int act_wait_closed(model *m);
 int act_release(model *m);
 int act_release_elsewhere(model *m);
+int model_may_leave(model *m, model_connection *c, bool cancelled);
+int act_give_away(model *m);
 
 int model_lease_taken(model *m, model_connection *c, lc_buffer *buffer);
 int model_leases_check(model *m);

@@ -15,7 +15,7 @@ static const char *owed_to_connection(const model_connection *c) {
         return NULL;
     if (c->receive_wait && (c->receive_cancelled || c->closing || c->ended || c->receive_error || news(c)))
         return "a wait to receive";
-    if (c->started && !c->paused && !c->closing && !c->ended && !c->receive_error && news(c))
+    if (c->started && !c->paused && !c->leaving && !c->closing && !c->ended && !c->receive_error && news(c))
         return "a delivery to one that was started";
     if (c->send_wait) {
         if (c->send_cancelled || c->aborting)

@@ -21,7 +21,7 @@ static bool error_is_plausible(const model *m, const model_connection *c, int er
 
 /* ---- taking ---- */
 
-static int taken_bytes(model *m, model_connection *c, lc_buffer *buffer) {
+int model_taken_bytes(model *m, model_connection *c, lc_buffer *buffer) {
     uint32_t length = lc_buffer_length(buffer);
     RULE(length > 0, "connection %u: a lease on nothing", c->serial);
     RULE(!c->ended, "connection %u: bytes after the end", c->serial);
@@ -65,7 +65,7 @@ int model_take(model *m, model_connection *c, int *result) {
         return 0;
     }
     if (*result == 1)
-        return taken_bytes(m, c, buffer);
+        return model_taken_bytes(m, c, buffer);
     if (*result == 0)
         return taken_end(m, c);
     RULE(!c->ended, "connection %u: the end was told, and then %d", c->serial, *result);
@@ -178,6 +178,7 @@ int model_received(model *m, lc_stream *stream) {
         lc_stream_receive_waiter(stream);
         return 0;
     }
+    RULE(!c->leaving, "connection %u: a delivery while it is given away", c->serial);
     bool waited = lc_stream_receive_waits(stream);
     uint64_t word = lc_stream_receive_waiter(stream);
     uint32_t serial = c->serial;
@@ -338,6 +339,8 @@ int model_sent(model *m, lc_stream *stream) {
     c->send_wait = 0;
     c->send_cancelled = false;
     m->report->waits_answered++;
+    if (c->leaving)
+        return model_may_leave(m, c, cancelled);
     if (c->connecting)
         TRY(connected(m, c, cancelled));
     int broken = lc_stream_send_error(stream);

@@ -274,7 +274,7 @@ int model_outside_acts(model *m, bool *acted) {
     uint64_t before = c ? c->peer_sent : 0;
     if (c && chance(m, 700) && c->peer_sent - c->received <= MODEL_QUEUED_MAX) {
         TRY(peer_write(m, c, (size_t)size_up_to(m, m->write_max)));
-        *acted = c->peer_sent > before && c->end == MODEL_END_HELD && !c->closing && (c->receive_wait || c->started);
+        *acted = c->peer_sent > before && model_is_held(c) && !c->closing && (c->receive_wait || c->started);
     }
     return 0;
 }

@@ -91,6 +91,17 @@ int lc_stream_wait_room(lc_stream *stream, uint64_t waiter);
 /* The kernel told the error that broke the sending side to somebody else. */
 void lc_stream_break(lc_stream *stream, int error);
 
+/* The descriptor is to be somebody else's. From here on writes and new waits are refused with -EBUSY; what is queued is
+ * still sent, and nothing more is received. 0: it may leave now. -EAGAIN: after one LC_KIND_SEND of lc_stream_wait_send.
+ * -EBUSY: somebody waits or sends a file; -ESHUTDOWN; or the error that broke either side: nothing has changed then. */
+int lc_stream_begin_leave(lc_stream *stream);
+/* It shall not leave after all. */
+void lc_stream_stay(lc_stream *stream);
+/* 0: the descriptor is the caller's, and the stream is closed; what was received and not taken is still to be had, one
+ * after the other until NULL. An owner that is owed a loss is told. Else why it could not leave, and it has stayed. */
+int lc_stream_leave(lc_stream *stream, int *out_fd);
+lc_buffer *lc_stream_take_left(lc_stream *stream);
+
 /* Whether somebody waits to send on. */
 bool lc_stream_send_waits(const lc_stream *stream);
 

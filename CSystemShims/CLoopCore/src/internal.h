@@ -91,6 +91,9 @@ struct lc_stream {
     bool closed_queued : 1; /* closed_ready is on the ready list */
     bool ends_inline : 1;   /* `ends` has two lc__end */
     bool ends_apart : 1;    /* `ends` has a pointer to lc__ends */
+    bool leaving : 1;       /* its descriptor is about to be somebody else's */
+    bool was_started : 1;   /* what `started` and `paused` are if it stays after all */
+    bool was_paused : 1;
     /* Third and fourth: what a write touches. */
     lc_op send;    /* CONNECT first where we connect, SEND from then on */
     lc__queue out; /* leases to send; the first send.in_flight of them are the kernel's */

@@ -135,10 +135,19 @@ static void lc__stream_receive_ready(lc_stream *stream) {
         lc__stream_receive_push(stream);
 }
 
+/* Everything is out, and the kernel holds nothing. */
+static bool lc__stream_is_quiet(const lc_stream *stream) {
+    return !stream->out.head && stream->send.state == LC_STATE_IDLE && stream->receive.state == LC_STATE_IDLE;
+}
+
 static bool lc__stream_send_settled(const lc_stream *stream) {
+    if (stream->send_cancelled || stream->aborting)
+        return true;
     if (stream->connecting || stream->send.opcode == LC_OP_ROOM)
-        return stream->send_cancelled || stream->aborting;
-    return stream->unsent <= stream->send_below || stream->send_error || stream->send_cancelled || stream->aborting;
+        return false;
+    if (stream->leaving && !stream->closing && !stream->send_error)
+        return lc__stream_is_quiet(stream);
+    return stream->unsent <= stream->send_below || stream->send_error;
 }
 
 static void lc__stream_send_ready(lc_stream *stream) {
@@ -251,7 +260,7 @@ int lc_stream_wait_receive(lc_stream *stream, uint64_t waiter) {
 }
 
 int lc_stream_start_receiving(lc_stream *stream) {
-    if (stream->receive.word)
+    if (stream->receive.word || stream->leaving)
         return -EBUSY;
     stream->started = true;
     stream->paused = false;
@@ -263,12 +272,12 @@ int lc_stream_start_receiving(lc_stream *stream) {
  * it; else, and if the error says nothing of the peer, nothing is left to wait for. */
 static void lc__stream_lose_if_deaf(lc_stream *stream) {
     bool peer_gone = stream->send_error == -EPIPE || stream->send_error == -ECONNRESET;
-    if (stream->owes_loss && !stream->closing && (stream->paused || !peer_gone))
+    if (stream->owes_loss && !stream->closing && !stream->leaving && (stream->paused || !peer_gone))
         lc_stream_close(stream, true, false);
 }
 
 void lc_stream_pause_receiving(lc_stream *stream) {
-    stream->paused = true;
+    stream->paused = stream->was_paused = true;
     if (stream->send_error)
         lc__stream_lose_if_deaf(stream);
 }
@@ -283,7 +292,8 @@ void lc_stream_give_back(lc_stream *stream, lc_buffer *buffer, uint32_t used) {
 }
 
 void lc_stream_resume_receiving(lc_stream *stream) {
-    if (!stream->paused || !stream->started || stream->closing || stream->told)
+    stream->was_paused = false;
+    if (!stream->paused || !stream->started || stream->closing || stream->leaving || stream->told)
         return;
     stream->paused = false;
     lc__stream_want(stream);
@@ -371,7 +381,7 @@ LC__RARE static void lc__stream_received_rarely(lc_stream *stream, int result, b
         result = lc__stream_end(stream);
     if (result == 0) {
         stream->end = true;
-    } else if (result == -ENOBUFS && !more && !stream->closing) {
+    } else if (result == -ENOBUFS && !more && !(stream->closing | stream->leaving)) {
         lc__op_starve(loop, &stream->receive);
         return;
     } else if (result < 0 && result != -ECANCELED && result != -ENOBUFS && !lc__error_is_retry(result)) {
@@ -383,11 +393,14 @@ LC__RARE static void lc__stream_received_rarely(lc_stream *stream, int result, b
         return;
     }
     lc__stream_receive_ready(stream);
-    bool wanted = lc__stream_receive_wanted(stream);
-    if (more && !wanted && stream->in.count >= LC__UNREAD_MAX)
+    if (lc__stream_receive_wanted(stream)) {
+        if (!more && !stream->receive_queued)
+            lc__stream_want(stream); /* ended without news, as a cancel that is no longer meant does */
+    } else if (!more) {
+        lc__stream_send_ready(stream); /* whoever lets the stream leave waits for this */
+    } else if (stream->in.count >= LC__UNREAD_MAX) {
         lc__op_ask_cancel(loop, &stream->receive); /* nobody reads: let the peer feel it */
-    else if (!more && wanted && !stream->receive_queued)
-        lc__stream_want(stream); /* ended without news, as a cancel that is no longer meant does */
+    }
 }
 
 /* The same; first what happens to almost every message: bytes, more to come, and somebody who wants them. */
@@ -641,7 +654,8 @@ void lc__stream_broke(lc_stream *stream, int error) {
 
 /* Half-close, once everything is out. */
 void lc__stream_maybe_finish(lc_stream *stream) {
-    if (!stream->finish || stream->finished || stream->connecting || stream->out.head || stream->held)
+    if (!stream->finish || stream->finished || stream->connecting || stream->out.head ||
+        (stream->held && !stream->leaving))
         return;
     stream->finished = true;
     shutdown(stream->fd, SHUT_WR); /* ENOTCONN: the peer was faster, and reading will tell */
@@ -774,6 +788,60 @@ void lc__stream_connected(lc_stream *stream, int result) {
         lc__stream_maybe_close(stream);
     else if (lc__stream_receive_wanted(stream))
         lc__stream_want(stream);
+}
+
+/* ---- leaving: the descriptor goes to somebody else, and the peer sees nothing of it ---- */
+
+/* While it leaves, a stream is held, so that nobody writes, and started but paused, so that nobody reads. */
+int lc_stream_begin_leave(lc_stream *stream) {
+    if (stream->closing)
+        return -ESHUTDOWN;
+    if (stream->connecting || stream->held || stream->receive.word || stream->send.word || stream->send_cancelled)
+        return -EBUSY;
+    if (stream->send_error || stream->receive_error)
+        return stream->send_error ? stream->send_error : stream->receive_error;
+    stream->was_started = stream->started;
+    stream->was_paused = stream->paused;
+    stream->leaving = stream->held = stream->started = stream->paused = true;
+    lc__op_ask_cancel(stream->loop, &stream->receive);
+    return lc__stream_is_quiet(stream) ? 0 : -EAGAIN;
+}
+
+void lc_stream_stay(lc_stream *stream) {
+    stream->leaving = false;
+    if (stream->closing)
+        return;
+    stream->held = false;
+    stream->started = stream->was_started;
+    stream->paused = stream->was_paused;
+    lc_stream_finish_delivery(stream);
+    if (stream->send_error)
+        lc__stream_lose_if_deaf(stream);
+}
+
+int lc_stream_leave(lc_stream *stream, int *out_fd) {
+    int error = stream->send_error ? stream->send_error : stream->closing ? -ESHUTDOWN : stream->receive_error;
+    if (error) {
+        lc_stream_stay(stream);
+        return error;
+    }
+    assert(stream->leaving && lc__stream_is_quiet(stream));
+    lc__fd_entry(stream->loop, stream->fd)->owner = NULL;
+    if (!lc__is_proactor(stream->loop))
+        lc__selector_forget(stream->loop, stream->fd);
+    *out_fd = stream->fd;
+    stream->fd = -1;
+    stream->leaving = false;
+    stream->started = stream->was_started;
+    stream->closing = stream->closed = true;
+    stream->loss_due = stream->owes_loss;
+    lc__stream_receive_ready(stream);
+    lc__stream_closed_ready(stream);
+    return 0;
+}
+
+lc_buffer *lc_stream_take_left(lc_stream *stream) {
+    return stream->in.head ? lc__container_of(lc__queue_pop(&stream->in), lc_buffer, node) : NULL;
 }
 
 /* ---- closing ---- */

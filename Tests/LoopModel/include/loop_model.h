@@ -47,7 +47,7 @@ typedef struct model_report {
     uint64_t waits, waits_answered, waits_released;
     uint64_t cancels, cancels_that_met_data, cancels_too_late;
     uint64_t adopted, accepted, connected, refused;
-    uint64_t resets, broken, aborts, polite_closes, whole_deliveries, releases, releases_elsewhere;
+    uint64_t resets, broken, aborts, polite_closes, whole_deliveries, releases, releases_elsewhere, given_away;
     uint64_t leases_held, leases_returned_elsewhere, leases_sent_back, leases_of_older_loops;
     uint64_t timers_fired, timers_cancelled, calls, posts, stops, polls, polls_cancelled;
     uint64_t closes_with_work, waits_ended_by_close;
