@@ -16,7 +16,7 @@ enum { LC_WAITER_PARKED = 1 };
 #if defined(__clang__)
 
 /* Whether the current task may park until the stream has something to take: nobody waits there, the loop has spawned the
- * task, and it is not cancelled. On the loop's thread. */
+ * task, and it is not cancelled. If so, it has to do that next. On the loop's thread. */
 bool lc_stream_may_park(lc_stream *stream);
 /* The current task's cancel is taken care of from here on. Its word, or 0 where there is no memory to note it. */
 uint64_t lc_task_enter(lc_loop *loop);

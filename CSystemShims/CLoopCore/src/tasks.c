@@ -28,11 +28,7 @@ typedef struct lc__async_context {
 __attribute__((swiftasynccall)) void lc_park_receive(__attribute__((swift_async_context)) lc__async_context *context,
                                                      uint64_t isolation, uint64_t witness, lc_stream *stream) {
     (void)isolation, (void)witness;
-    uintptr_t task = (uintptr_t)swift_continuation_init(context, 0);
-    lc__task *known = lc__task_find(stream->loop, task);
-    if (known)
-        known->stream = stream;
-    lc_stream_wait_receive(stream, task | LC_WAITER_PARKED);
+    lc_stream_wait_receive(stream, (uintptr_t)swift_continuation_init(context, 0) | LC_WAITER_PARKED);
 }
 
 /* What a caller of an async function knows of it: where it is, and how large a context it wants. */
@@ -48,9 +44,10 @@ static_assert(sizeof(lc__async_context) == 64, "as lc_park_receiveTu says");
 bool lc_stream_may_park(lc_stream *stream) {
     if (stream->receive.word || stream->started)
         return false;
-    const lc__task *task = lc__task_find(stream->loop, (uintptr_t)swift_task_getCurrent());
+    lc__task *task = lc__task_find(stream->loop, (uintptr_t)swift_task_getCurrent());
     if (!task || task->cancelled)
         return false;
+    task->stream = stream; /* where a cancel will look for it */
     lc__token_next(&stream->receive_token);
     return true;
 }
