@@ -14,8 +14,8 @@ struct Loopbench: ParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            Run.self, Serve.self, Doctor.self, Counts.self, Grow.self, MeasureLoops.self, LoopWorker.self, Peers.self,
-            DrawReport.self,
+            Run.self, Compare.self, Serve.self, Doctor.self, Counts.self, Grow.self, MeasureLoops.self, LoopWorker.self,
+            Peers.self, DrawReport.self,
         ]
     )
 }

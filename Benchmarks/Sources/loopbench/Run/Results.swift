@@ -61,7 +61,8 @@ struct Results {
 
     var mismatched: [Measurement] { measurements.filter { ($0.figures?.mismatches ?? 0) > 0 } }
 
-    private func figures(_ scenario: Scenario, _ contender: Contender) -> [Int: Measurement.Figures] {
+    /// By round.
+    func figures(_ scenario: Scenario, _ contender: Contender) -> [Int: Measurement.Figures] {
         var byRound: [Int: Measurement.Figures] = [:]
         for measurement in measurements where measurement.scenario == scenario && measurement.contender == contender {
             byRound[measurement.round] = measurement.figures

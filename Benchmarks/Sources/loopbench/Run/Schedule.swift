@@ -29,11 +29,15 @@ struct Schedule {
     }
 
     /// One fresh server process, one run of the generator.
-    private func measure(
-        _ round: Int, _ scenario: Scenario, _ contender: Contender, _ generator: Generator, _ plan: CPUPlan
+    /// - Parameter build: Another build's `loopbench`, to serve in place of this one.
+    func measure(
+        _ round: Int, _ scenario: Scenario, _ contender: Contender, build: String? = nil, _ generator: Generator,
+        _ plan: CPUPlan
     ) -> (Measurement, Histogram<UInt64>?) {
         do {
-            let server = try ServerProcess(command: try contender.command(), cpu: plan.server)
+            var command = try contender.command()
+            if let build { command[0] = build }
+            let server = try ServerProcess(command: command, cpu: plan.server)
             let outcome = try generator.run(
                 scenario, for: .time(warmup: warmup, measured: measured), against: server, cpu: plan.generator
             )
@@ -60,8 +64,8 @@ struct Schedule {
         }
     }
 
-    private func report(_ measurement: Measurement) {
-        let contender = measurement.contender.rawValue
+    func report(_ measurement: Measurement, build: String? = nil) {
+        let contender = measurement.contender.rawValue + (build.map { ", \($0)" } ?? "")
         let what = "round \(measurement.round)/\(rounds)  \(measurement.scenario.label)  \(contender)"
         guard let figures = measurement.figures else {
             return printToStandardError("\(what)  failed: \(measurement.failure ?? "")")
