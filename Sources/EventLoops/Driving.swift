@@ -123,7 +123,7 @@ extension LoopCore {
         if driving.aborted != nil { throw takeAbort() }
         driving.isInPass = true
         defer { driving.isInPass = false }
-        try inTask { () throws(LoopError) in try pass(wait: mode == .wait) }
+        try inTask { () throws(LoopError) in try pass(mode == .wait ? LC_WAIT_EVENT : LC_WAIT_NONE) }
         return !lc_loop_take_stop(loop)
     }
 

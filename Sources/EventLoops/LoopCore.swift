@@ -113,16 +113,16 @@ public final class LoopCore: @unchecked Sendable {
         switch passes {
         case .none: break
         case .once(let mode):
-            try pass(wait: mode == .wait)
+            try pass(mode == .wait ? LC_WAIT_EVENT : LC_WAIT_NONE)
             _ = lc_loop_take_stop(loop)
         case .untilIdle:
-            repeat { try pass(wait: lc_loop_is_alive(loop)) } while !lc_loop_take_stop(loop) && lc_loop_is_alive(loop)
+            repeat { try pass(LC_WAIT_WHILE_ALIVE) } while !lc_loop_take_stop(loop) && lc_loop_is_alive(loop)
         case .untilStopped:
-            repeat { try pass(wait: true) } while !lc_loop_take_stop(loop)
+            repeat { try pass(LC_WAIT_EVENT) } while !lc_loop_take_stop(loop)
         }
     }
 
-    func pass(wait: Bool) throws(LoopError) {
+    func pass(_ wait: lc_wait) throws(LoopError) {
         let result = lc_loop_tick(loop, wait)
         deliver()
         if driving.aborted != nil { throw takeAbort() }

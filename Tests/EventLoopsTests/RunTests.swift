@@ -414,6 +414,21 @@ import Testing
         }
     }
 
+    @Test("E10 runUntilIdle returns once what was written is out, though nobody reads", arguments: LoopKind.available)
+    func untilWritten(kind: LoopKind) async throws {
+        try await onThread {
+            let loop = try kind.makeLoop()
+            defer { try? loop.close() }
+            let (connection, peer) = try makePair(on: loop)
+            for round in 1...3 {
+                try loop.callSoon { try connection.send(copying: [UInt8](repeating: 7, count: round).span.bytes) }
+                try loop.watched { try loop.runUntilIdle() }
+                #expect(connection.unsentByteCount == 0)
+            }
+            withExtendedLifetime(peer) {}
+        }
+    }
+
     @Test("E10 runUntilIdle ends with a stop, too", arguments: LoopKind.available)
     func untilIdleStopped(kind: LoopKind) async throws {
         try await onThread {

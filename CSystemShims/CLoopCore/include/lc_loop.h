@@ -85,8 +85,11 @@ bool lc_loop_is_closed(const lc_loop *loop);
 int lc_loop_enter(lc_loop *loop);
 void lc_loop_leave(lc_loop *loop);
 
-/* Phases 1 to 6 of a pass (docs/tick.md). wait: may it sleep. Returns the number of entries to deliver, or < 0. */
-int lc_loop_tick(lc_loop *loop, bool wait);
+/* Whether a pass may sleep. WHILE_ALIVE: unless what it has just submitted was the last there was to do. */
+typedef enum lc_wait { LC_WAIT_NONE = 0, LC_WAIT_EVENT, LC_WAIT_WHILE_ALIVE } lc_wait;
+
+/* Phases 1 to 6 of a pass (docs/tick.md). Returns the number of entries to deliver, or < 0. */
+int lc_loop_tick(lc_loop *loop, lc_wait wait);
 /* Phase 7: the next entry of this pass, or NULL, after which phase 8 has run too. */
 lc_node *lc_loop_next(lc_loop *loop);
 

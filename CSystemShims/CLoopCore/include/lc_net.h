@@ -97,7 +97,7 @@ void lc_stream_break(lc_stream *stream, int error);
 int lc_stream_begin_leave(lc_stream *stream);
 /* It shall not leave after all. */
 void lc_stream_stay(lc_stream *stream);
-/* 0: the descriptor is the caller's, and the stream is closed; what was received and not taken is still to be had, one
+/* 0: the descriptor is the caller's, and the stream is closed; what was received and not taken is to be had at once, one
  * after the other until NULL. An owner that is owed a loss is told. Else why it could not leave, and it has stayed. */
 int lc_stream_leave(lc_stream *stream, int *out_fd);
 lc_buffer *lc_stream_take_left(lc_stream *stream);

@@ -161,10 +161,11 @@ static void lc__phase_submit(lc_loop *loop) {
 }
 
 /* Phase 2. How long may the kernel keep us: 0, or until the next deadline, or (-1) until something happens. */
-static int64_t lc__phase_wait(lc_loop *loop, bool wait) {
+static int64_t lc__phase_wait(lc_loop *loop, lc_wait wait) {
     struct lc_shared *shared = loop->shared;
-    if (!wait || loop->ready.head || loop->batch.head || loop->queued_head || loop->dirty_head || loop->cancel_head ||
-        loop->closing_streams || loop->closing_listeners || atomic_load_explicit(&shared->stop, memory_order_relaxed))
+    if (wait == LC_WAIT_NONE || (wait == LC_WAIT_WHILE_ALIVE && !lc_loop_is_alive(loop)) || loop->ready.head ||
+        loop->batch.head || loop->queued_head || loop->dirty_head || loop->cancel_head || loop->closing_streams ||
+        loop->closing_listeners || atomic_load_explicit(&shared->stop, memory_order_relaxed))
         return 0;
     /* A buffer that the last one fed had no use for is for the next in line. */
     if (loop->starved_head && shared->held > 0)
@@ -190,7 +191,7 @@ static int lc__phase_enter(lc_loop *loop, int64_t timeout_ns) {
 }
 
 int64_t lc_loop_prepare_to_wait(lc_loop *loop) {
-    int64_t timeout_ns = lc__phase_wait(loop, true);
+    int64_t timeout_ns = lc__phase_wait(loop, LC_WAIT_EVENT);
     if (timeout_ns != 0 && !(lc__is_proactor(loop) ? lc__proactor_settled(loop) : lc__selector_settle(loop)))
         timeout_ns = 0;
     return timeout_ns != 0 && !lc__inbox_before_sleep(loop->shared) ? 0 : timeout_ns;
@@ -216,7 +217,7 @@ void lc_loop_drain_inbox(lc_loop *loop) {
     }
 }
 
-int lc_loop_tick(lc_loop *loop, bool wait) {
+int lc_loop_tick(lc_loop *loop, lc_wait wait) {
     assert(loop->running && lc__current == loop);
     loop->stats.ticks++;
     lc__phase_submit(loop);

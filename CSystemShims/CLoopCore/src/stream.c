@@ -239,10 +239,12 @@ int lc_stream_next(lc_stream *stream, lc_buffer **out) {
 /* Somebody wants bytes: see to it that an answer can come. A socket that connects is left alone: a receive would take
  * away the error that tells why it cannot, and the connect would look like a success. */
 LC__RARE static void lc__stream_want_rarely(lc_stream *stream) {
-    if (lc__stream_receive_news(stream))
+    if (lc__stream_receive_news(stream)) {
         lc__stream_receive_ready(stream);
-    else if (stream->receive.state == LC_STATE_IDLE && !stream->connecting)
+    } else if (stream->receive.state == LC_STATE_IDLE && !stream->connecting) {
+        assert(!stream->on_close); /* its link is in that list */
         lc__op_submit_receive(stream->loop, &stream->receive);
+    }
 }
 
 /* Almost always it can already, and has not. */
