@@ -151,4 +151,13 @@ struct SimulatorTests {
         let failure = await found(model_found_cut_short, on: backend)
         #expect(failure == nil)
     }
+
+    /// K3: the answer that the kernel does not know the receive came behind the cancel, and was taken for an error.
+    @Test(
+        "N9 a descriptor can leave before the kernel refuses its receive",
+        arguments: [LC_BACKEND_SELECTOR.rawValue, LC_BACKEND_PROACTOR.rawValue])
+    func leftEarly(backend: UInt32) async {
+        let failure = await found(model_found_left_early, on: backend)
+        #expect(failure == nil)
+    }
 }

@@ -21,8 +21,8 @@
 
 typedef int (*found_body)(lc_loop *loop, char *failure, size_t size);
 
-static int on_simulated_kernel(uint64_t seed, uint32_t backend, found_body body, char *failure, size_t size) {
-    sim_config config = {.seed = seed, .socket_buffer = 4096};
+static int on_kernel(uint64_t seed, uint32_t lacks, uint32_t backend, found_body body, char *failure, size_t size) {
+    sim_config config = {.seed = seed, .lacks = lacks, .socket_buffer = 4096};
     config.odds = (sim_odds){.short_read = 200,
                              .short_write = 300,
                              .held_back = 300,
@@ -89,7 +89,7 @@ static int connect_error(lc_loop *loop, char *failure, size_t size) {
 }
 
 int model_found_connect_error(uint64_t seed, uint32_t backend, char *failure, size_t size) {
-    return on_simulated_kernel(seed, backend, connect_error, failure, size);
+    return on_kernel(seed, 0, backend, connect_error, failure, size);
 }
 
 /* ---- a send that is under way when the connection is reset ---- */
@@ -136,5 +136,32 @@ static int cut_short(lc_loop *loop, char *failure, size_t size) {
 }
 
 int model_found_cut_short(uint64_t seed, uint32_t backend, char *failure, size_t size) {
-    return on_simulated_kernel(seed, backend, cut_short, failure, size);
+    return on_kernel(seed, 0, backend, cut_short, failure, size);
+}
+
+/* ---- a descriptor that leaves before the kernel has said that it does not know its receive ---- */
+
+static int left_early(lc_loop *loop, char *failure, size_t size) {
+    int fds[2], fd = -1, last = 1;
+    size_t received = 0;
+    if (pair_over_tcp(fds, failure, size) != 0)
+        return -1;
+    /* Both ends receive, so that an entry may take the first of them and leave the second for the next. */
+    lc_stream *stream, *peer;
+    EXPECT(lc_stream_adopt(loop, fds[1], &peer) == 0 && lc_stream_adopt(loop, fds[0], &stream) == 0);
+    EXPECT(lc_stream_start_receiving(peer) == 0 && lc_stream_start_receiving(stream) == 0);
+    pass(loop, stream, &last, &received);
+    int begun = lc_stream_begin_leave(stream);
+    EXPECT(begun == 0 || (begun == -EAGAIN && lc_stream_wait_send(stream, 1, 0) == 0));
+    for (int round = 0; round < 1000 && lc_stream_send_waits(stream); round++)
+        pass(loop, stream, &last, &received);
+    EXPECT(lc_stream_leave(stream, &fd) == 0 && fd == fds[0]);
+    lc_stream_release(stream);
+    lc_stream_release(peer);
+    close(fd);
+    return 0;
+}
+
+int model_found_left_early(uint64_t seed, uint32_t backend, char *failure, size_t size) {
+    return on_kernel(seed, SIM_LACKS_MULTISHOT_RECEIVE, backend, left_early, failure, size);
 }

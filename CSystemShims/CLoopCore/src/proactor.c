@@ -541,7 +541,7 @@ void lc__proactor_buffer_back(lc_loop *loop, lc_buffer *buffer) {
 
 /* The kernel does not know what was asked (K3): from now on ask for less. */
 static bool lc__feature_refused(struct lc__proactor *proactor, lc_op *op, int result) {
-    if (result != -EINVAL || !(op->flags & LC_FLAG_MULTISHOT) || (op->flags & LC_FLAG_CANCEL_ASKED))
+    if (result != -EINVAL || !(op->flags & LC_FLAG_MULTISHOT))
         return false;
     uint32_t feature = op->opcode == LC_OP_ACCEPT ? LC_FEATURE_MULTISHOT_ACCEPT : LC_FEATURE_BUFFER_RING;
     proactor->features &= ~feature;
@@ -594,6 +594,9 @@ LC__RARE static void lc__reap_rarely(lc_loop *loop, const struct io_uring_cqe *c
     bool more = cqe->flags & IORING_CQE_F_MORE;
     bool retry = false;
     bool own_buffer = op->flags & LC_FLAG_OWN_BUFFER;
+    /* Whether the kernel knows what was asked, which a cancel came before, the next of its kind will find out. */
+    if (result == -EINVAL && op->flags & LC_FLAG_MULTISHOT && op->flags & LC_FLAG_CANCEL_ASKED)
+        result = -ECANCELED;
     if (!more) {
         lc__slot_free(proactor, index);
         loop->stats.in_kernel--;

@@ -62,5 +62,6 @@ bool model_simulator_is_linked(void);
 /* Single cases on the kernel in memory; 0, or -1 and the failed expectation. Any thread that runs no loop. */
 int model_found_connect_error(uint64_t seed, uint32_t backend, char *failure, size_t size);
 int model_found_cut_short(uint64_t seed, uint32_t backend, char *failure, size_t size);
+int model_found_left_early(uint64_t seed, uint32_t backend, char *failure, size_t size);
 
 #endif
