@@ -44,18 +44,7 @@ struct TemporaryDirectory: Sendable {
     }
 
     /// Of the files in it, in order.
-    var names: [String] {
-        guard let handle = opendir(path) else { return [] }
-        defer { closedir(handle) }
-        var names: [String] = []
-        while let entry = readdir(handle) {
-            let name = withUnsafePointer(to: &entry.pointee.d_name) {
-                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
-            if name != "." && name != ".." { names.append(name) }
-        }
-        return names.sorted()
-    }
+    var names: [String] { entries(of: path).sorted() }
 }
 
 /// A file without a name, which goes with its descriptor. It stands at its beginning.

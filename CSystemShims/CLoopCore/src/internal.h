@@ -256,6 +256,7 @@ int lc__descriptor_take_over(int fd);
 int lc__socket_take_over(int fd, int type, int *domain);
 int lc__bind(int fd, const lc_address *address); /* unix.c: also over a file that somebody left */
 void lc__stream_announce_loss(lc_stream *stream);
+void lc__stream_lose_if_deaf(lc_stream *stream);
 void lc__stream_maybe_close(lc_stream *stream);
 void lc__stream_closed_ready(lc_stream *stream);
 void lc__stream_close_finished(lc_loop *loop);
@@ -355,6 +356,11 @@ static inline void lc__op_completed(lc_loop *loop, lc_op *op, int result, bool m
         lc__stream_sent(lc__container_of(op, lc_stream, send), result);
     else
         lc__op_completed_rarely(loop, op, result, more);
+}
+
+/* Everything is out, and the kernel holds nothing. */
+static inline bool lc__stream_is_quiet(const lc_stream *stream) {
+    return !stream->out.head && stream->send.state == LC_STATE_IDLE && stream->receive.state == LC_STATE_IDLE;
 }
 
 static inline bool lc__is_proactor(const lc_loop *loop) { return loop->backend == LC_BACKEND_PROACTOR; }
