@@ -152,14 +152,15 @@ public final class ChildProcess: @unchecked Sendable, CustomStringConvertible {
     /// Ends it: SIGKILL.
     public func kill() throws(LoopError) { try send(signal: SIGKILL) }
 
-    /// Closes its pipes, dropping what is queued, and kills it if it still runs; the loop reaps it. Calling it again does
+    /// Kills it if it still runs, and closes its pipes, dropping what is queued; the loop reaps it. Calling it again does
     /// nothing. Any thread.
     public func close() {
         guard core.isOnLoop || !lc_loop_is_running(core.loop) else { return core.cancelSoon { self.close() } }
+        // Before its pipes: one that reads their end goes on its own, now and then before the signal comes.
+        if !lc_loop_is_forked(core.loop) { _ = life.send(SIGKILL) }
         standardInput?.abort()
         standardOutput?.close()
         standardError?.close()
-        if !lc_loop_is_forked(core.loop) { _ = life.send(SIGKILL) }
     }
 
     /// Closes it, and waits until it is reaped, which no cancel shortens.
