@@ -64,6 +64,7 @@ warnings: deps ## Builds library and tests with every warning an error
 .PHONY: asan
 asan: deps ## Runs the suite under AddressSanitizer, LeakSanitizer, and (C code) UndefinedBehaviorSanitizer
 	@ASAN_OPTIONS="$${ASAN_OPTIONS:-detect_leaks=$(LEAKS)}" \
+	LSAN_OPTIONS="$${LSAN_OPTIONS:-suppressions=$(CURDIR)/.ci/leaks.supp:print_suppressions=0}" \
 	UBSAN_OPTIONS="$${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}" \
 	.ci/test.sh "asan: the suite, address and undefined behaviour" --scratch-path .build-asan $(ASAN_FLAGS)
 
