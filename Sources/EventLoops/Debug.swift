@@ -11,16 +11,20 @@ import Glibc
 import Musl
 #endif
 
-/// A callback, or a stretch of a task between two waits, that kept its loop from everything else. It may gain
-/// properties.
+/// A callback, or a stretch of a task between two waits, that kept its loop from everything else; or a lookup of a name
+/// that took as long. It may gain properties.
 public struct SlowCallback: Sendable, CustomStringConvertible {
     /// What ran, as in `"callback or timer"` or `"task"`.
     public let kind: String
     /// How long it ran.
     public let duration: Duration
+    /// Whether the loop could do nothing else. False for lookups, which keep only those who wait for them.
+    public let keptLoop: Bool
 
     public var description: String {
-        "a \(kind) kept the loop for \(duration). Give long work to another thread, or split it."
+        keptLoop
+            ? "a \(kind) kept the loop for \(duration). Give long work to another thread, or split it."
+            : "a \(kind) took \(duration). The loop went on meanwhile."
     }
 }
 
@@ -103,12 +107,15 @@ extension LoopCore {
             let kind = lc_kind(rawValue: UInt32(truncatingIfNeeded: node.pointee.kind))
             let began = lc_now_ns()
             deliver(node)
-            let took = lc_now_ns() - began
-            if took >= debug.threshold { reportSlow(SlowCallback(kind: name(of: kind), duration: .nanoseconds(took))) }
+            reportIfSlow(name(of: kind), since: began, keptLoop: true)
         }
     }
 
-    private func reportSlow(_ slow: SlowCallback) {
+    /// - Parameter began: Nanoseconds, as of `lc_now_ns`.
+    func reportIfSlow(_ kind: @autoclosure () -> String, since began: UInt64, keptLoop: Bool) {
+        let took = lc_now_ns() - began
+        guard took >= debug.threshold else { return }
+        let slow = SlowCallback(kind: kind(), duration: .nanoseconds(took), keptLoop: keptLoop)
         if let hook = debug.hook, let facadeLoop {
             hook(facadeLoop, slow)
         } else {

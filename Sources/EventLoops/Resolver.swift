@@ -2,6 +2,8 @@
 //
 // Resolver.swift: looking names up: what a loop offers, and where another way to do it plugs in.
 
+import CLoopCore
+
 /// Looks names up for a loop. Set yours as ``Loop/resolver``.
 ///
 /// Called on the thread of the loop it is given, as a task of its own, so it may use that loop: for a call that blocks
@@ -23,9 +25,16 @@ public protocol Resolver: Sendable {
 
     /// The names of an address and its port. The default asks the system.
     nonisolated(nonsending) func names(of address: SocketAddress, on loop: any Loop) async throws -> HostNames
+
+    /// The port of a service, as of `"https"`. The default asks the system.
+    nonisolated(nonsending) func port(ofService service: String, on loop: any Loop) async throws -> UInt16
 }
 
 extension Resolver {
+    nonisolated(nonsending) public func port(ofService service: String, on loop: any Loop) async throws -> UInt16 {
+        try await SystemResolver.lookUp(service: service, on: loop)
+    }
+
     nonisolated(nonsending) public func names(of address: SocketAddress, on loop: any Loop) async throws -> HostNames {
         try await SystemResolver.lookUp(address, on: loop)
     }
@@ -69,6 +78,21 @@ extension Loop {
         return found.filter { known.insert($0).inserted }
     }
 
+    /// The same at the port of a service: its name, as in `"https"`, which goes to the ``resolver`` too, or the port's
+    /// number as text.
+    nonisolated(nonsending) public func resolve(
+        _ host: String, service: String
+    ) async throws(LoopError) -> [SocketAddress] {
+        try core.checkOnLoop("resolve")
+        let isNumber = service.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+        if isNumber, let port = UInt16(service) { return try await resolve(host, port: port) }
+        let resolver = resolver
+        let port = try await ask("resolve", service) { loop in
+            try await resolver.port(ofService: service, on: loop)
+        }
+        return try await resolve(host, port: port)
+    }
+
     /// The name of the host that has this address, and of the service at its port. As ``resolve(_:port:)``, but always
     /// asks. Source: asyncio's `getnameinfo`.
     nonisolated(nonsending) public func names(of address: SocketAddress) async throws(LoopError) -> HostNames {
@@ -82,6 +106,8 @@ extension Loop {
         _ operation: String, _ host: String, _ question: @escaping @Sendable (any Loop) async throws -> Value
     ) async throws(LoopError) -> Value {
         if Task.isCancelled { throw .cancelled(operation: operation) }
+        let began = core.debug.isOn ? lc_now_ns() : 0
+        defer { if began != 0 { core.reportIfSlow("lookup of \"\(host)\"", since: began, keptLoop: false) } }
         let answer = Answer<Value>(core)
         let result = await answer.waitToReceive { answer.start($0, on: self, question) }
         try answer.check(result, operation)

@@ -27,18 +27,40 @@ public struct SystemResolver: Resolver {
         try await loop.offload { try lookUp(address) }
     }
 
+    nonisolated(nonsending) static func lookUp(service: String, on loop: any Loop) async throws -> UInt16 {
+        try await loop.offload { try lookUp(service: service) }
+    }
+
     /// No name is longer (NI_MAXHOST).
     private static let nameBytesMax = 1025
 
     private static func lookUp(_ host: String, _ port: UInt16) throws(LoopError) -> [SocketAddress] {
-        // C reads only as far as a zero byte.
-        if host.utf8.contains(0) { throw .resolving(ResolvingError(host: host, code: EAI_NONAME)) }
         var hints = addrinfo()
         hints.ai_socktype = streamType
         hints.ai_flags = AI_NUMERICSERV
+        // C reads only as far as a zero byte.
+        let code = host.utf8.contains(0) ? EAI_NONAME : 0
+        return try addresses(host, "\(port)", hints, code, of: host)
+    }
+
+    /// Of TCP, if it is a service of several protocols.
+    private static func lookUp(service: String) throws(LoopError) -> UInt16 {
+        var hints = addrinfo()
+        hints.ai_family = AF_INET
+        // Without a letter it is none (RFC 6335), but the system takes " 80" and even 65536 for numbers.
+        let isName = service.unicodeScalars.contains { ("a"..."z").contains($0) || ("A"..."Z").contains($0) }
+        let code = isName && !service.utf8.contains(0) ? 0 : EAI_SERVICE
+        return try addresses(nil, service, hints, code, of: service)[0].port
+    }
+
+    /// - Parameter refusal: What is known to be wrong without asking, else 0.
+    private static func addresses(
+        _ host: String?, _ service: String, _ hints: addrinfo, _ refusal: Int32, of name: String
+    ) throws(LoopError) -> [SocketAddress] {
+        var hints = hints
         var list: UnsafeMutablePointer<addrinfo>?
-        let code = getaddrinfo(host, "\(port)", &hints, &list)
-        guard code == 0 else { throw .resolving(ResolvingError(host: host, code: code, errno: errno)) }
+        let code = refusal != 0 ? refusal : getaddrinfo(host, service, &hints, &list)
+        guard code == 0 else { throw .resolving(ResolvingError(host: name, code: code, errno: errno)) }
         defer { freeaddrinfo(list) }
         return sequence(first: list, next: { $0?.pointee.ai_next }).compactMap { entry in
             guard let entry, let name = entry.pointee.ai_addr else { return nil }
@@ -74,7 +96,7 @@ private let streamType = SOCK_STREAM
 
 /// A lookup that failed: what was looked up, and why.
 public struct ResolvingError: Error, Sendable, Hashable, CustomStringConvertible {
-    /// The name or address.
+    /// The name or address, or the service.
     public let host: String
     /// The C library's code, as in `EAI_NONAME`; 0 for what only another resolver knows.
     public let code: Int32
@@ -100,6 +122,7 @@ public struct ResolvingError: Error, Sendable, Hashable, CustomStringConvertible
         switch code {
         case 0: "Check the name, and the resolver that was set."
         case EAI_AGAIN: "Try again later; check the network and the name servers in /etc/resolv.conf."
+        case EAI_SERVICE: "Check the spelling, or give the number of the port; /etc/services does not know it."
         case EAI_NONAME: "Check the spelling; neither /etc/hosts nor a name server knows it."
         case EAI_FAIL: "Ask another name server; this one refused or broke the protocol."
         case EAI_MEMORY: "Free memory, and try again."

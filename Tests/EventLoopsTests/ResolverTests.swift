@@ -31,7 +31,10 @@ private struct OneName: Resolver {
     func names(of address: SocketAddress, on loop: any Loop) async throws -> HostNames {
         HostNames(host: "host of \(address)", service: "service")
     }
+    func port(ofService service: String, on loop: any Loop) async throws -> UInt16 { UInt16(service.utf8.count) }
 }
+
+private let knowsServices = access("/etc/services", R_OK) == 0
 
 extension LoopError? {
     fileprivate var resolving: ResolvingError? {
@@ -142,6 +145,60 @@ struct ResolverTests {
     }
 
     @Test(
+        "X6 a service has a name, or the number of its port", .enabled(if: knowsServices, "there is no /etc/services"),
+        arguments: LoopKind.available)
+    func services(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let byName = try await loop.resolve("127.0.0.1", service: "https")
+            #expect(byName == [try SocketAddress("127.0.0.1", 443)] && loop.isOnLoop && loop.workers.threadCount == 1)
+            let ofDatagrams = try await loop.resolve("::1", service: "tftp")
+            #expect(ofDatagrams == [try SocketAddress("::1", 69)])
+            let local = try await loop.resolve("localhost", service: "http")
+            #expect(!local.isEmpty && local.allSatisfy { $0.port == 80 })
+        }
+    }
+
+    @Test(
+        "X6 N10 a port's number as text is looked up nowhere; other services are the resolver's",
+        arguments: LoopKind.available)
+    func serviceNumbers(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let numbered = try await loop.resolve("127.0.0.1", service: "0443")
+            #expect(numbered == [try SocketAddress("127.0.0.1", 443)] && loop.workers.threadCount == 0)
+            for service in ["65536", "+80", "-1", " 80", "80 ", "", "https\u{0}", "no such service"] {
+                let error = await thrown { _ = try await loop.resolve("127.0.0.1", service: service) }
+                #expect(error.resolving?.host == service && error.resolving?.code == EAI_SERVICE, "\(service)")
+            }
+            loop.resolver = OneName()
+            let other = try await loop.resolve("127.0.0.1", service: "https")
+            #expect(other == [try SocketAddress("127.0.0.1", 5)])
+        }
+    }
+
+    @Test("X6 H6 a slow lookup is told while debugging", arguments: LoopKind.available)
+    func slowLookup(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let told = Log<SlowCallback>()
+            loop.onSlowCallback = { _, slow in told.append(slow) }
+            loop.resolver = Scripted { _, _, loop in
+                try await loop.sleep(for: .milliseconds(2))
+                return [try SocketAddress("127.0.0.1", 1)]
+            }
+            loop.slowCallbackThreshold = .milliseconds(2)
+            _ = try await loop.resolve("quiet", port: 1)
+            loop.isDebug = true
+            _ = try await loop.resolve("slow", port: 1)
+            loop.slowCallbackThreshold = .seconds(3600)
+            _ = try await loop.resolve("quick", port: 1)
+            let lookups = told.all.filter { !$0.keptLoop }
+            #expect(lookups.map(\.kind) == ["lookup of \"slow\""])
+            #expect(
+                lookups.allSatisfy { $0.duration >= .milliseconds(2) && "\($0)".contains("a lookup of \"slow\" took ") }
+            )
+        }
+    }
+
+    @Test(
         "X6 F80 what cannot be a name is refused with the host, the reason and advice", arguments: LoopKind.available,
         ["127.0.0.1\u{0}", "", String(repeating: "a", count: 100_000), String(repeating: "a.", count: 512) + "a"])
     func noName(kind: LoopKind, host: String) async throws {
@@ -156,13 +213,13 @@ struct ResolverTests {
 
     @Test("X6 H2 each code of the system is explained in sentences")
     func descriptions() {
-        let codes = [EAI_AGAIN, EAI_NONAME, EAI_FAIL, EAI_MEMORY, EAI_FAMILY]
+        let codes = [EAI_AGAIN, EAI_NONAME, EAI_FAIL, EAI_MEMORY, EAI_FAMILY, EAI_SERVICE]
         var texts = codes.map { "\(LoopError.resolving(ResolvingError(host: "h", code: $0)))" }
         texts.append("\(ResolvingError(host: "h", code: EAI_SYSTEM, errno: EMFILE))")
         texts.append("\(ResolvingError(host: "h", reason: "no"))")
         #expect(Set(texts).count == texts.count)
         for text in texts { #expect(text.hasPrefix("look up \"h\": ") && text.hasSuffix("."), "\(text)") }
-        #expect(texts[5].contains(String(cString: strerror(EMFILE))))
+        #expect(texts[6].contains(String(cString: strerror(EMFILE))))
     }
 
     // MARK: Others
