@@ -127,13 +127,10 @@ static int flight_start(scenario *s, flight *f, bool all_in_kernel) {
 }
 
 static int flight_close(scenario *s, flight *f) {
-    enum { LIMIT_S = 4 }; /* close gives up after five, and says so */
     lc_loop *loop = s->loop;
     lc_loop_leave(loop);
-    uint64_t from_ns = lc_now_ns();
     CHECK_EQ(lc_loop_close(loop), 0);
-    CHECK_LT(lc_now_ns() - from_ns, LIMIT_S * 1000000000ull);
-    lc_stats now = scenario_stats(s);
+    lc_stats now = scenario_stats(s); /* a close that gave up has left some in the kernel */
     CHECK_EQ(now.queued + now.in_kernel + now.armed, 0);
     CHECK_EQ(now.leased, 0);
     memset(f->told, 0, f->polls);

@@ -47,7 +47,7 @@ enum {
     /* Accept back-off after EMFILE and its like: from 100 ms, doubled up to 1 s. */
     LC__BACKOFF_MIN_MS = 100,
     LC__BACKOFF_MAX_MS = 1000,
-    /* How long close waits for the kernel to let go of lent memory before it gives the memory up for lost. */
+    /* How long close waits for the kernel to let go of something more before it gives lent memory up for lost. */
     LC__CLOSE_WAIT_MS = 5000,
     /* Cache lines of a waiting task worth fetching ahead: its header and the frames behind it. */
     LC__TASK_LINES = 14,

@@ -384,22 +384,25 @@ static void lc__cancel_everything(lc_loop *loop) {
     }
 }
 
-/* Ticks until the kernel holds nothing of ours. What is queued is not started any more, only ended. */
+/* Ticks until the kernel holds nothing of ours, or lets go of nothing for too long. What is queued is not started any
+ * more, only ended. */
 static bool lc__drain_kernel(lc_loop *loop) {
-    uint64_t until_ns = lc_now_ns() + (uint64_t)LC__CLOSE_WAIT_MS * 1000000u;
+    const uint64_t longest_ns = (uint64_t)LC__CLOSE_WAIT_MS * 1000000u;
+    uint32_t least = loop->stats.in_kernel;
+    uint64_t until_ns = lc_now_ns() + longest_ns;
     for (;;) {
         lc__phase_submit(loop);
-        if (lc__is_proactor(loop)) {
-            if (!loop->stats.in_kernel)
-                break;
-            if (lc_now_ns() > until_ns)
-                return false;
-            /* A cancel that the SQ had no room for goes with the next entry. */
-            lc__proactor_enter(loop, loop->cancel_head ? 0 : 10 * 1000 * 1000);
-            lc__proactor_reap(loop);
-        } else {
+        if (!lc__is_proactor(loop) || !loop->stats.in_kernel)
             break;
+        if (loop->stats.in_kernel < least) {
+            least = loop->stats.in_kernel;
+            until_ns = lc_now_ns() + longest_ns;
+        } else if (lc_now_ns() > until_ns) {
+            return false;
         }
+        /* A cancel that the SQ had no room for goes with the next entry. */
+        lc__proactor_enter(loop, loop->cancel_head ? 0 : 10 * 1000 * 1000);
+        lc__proactor_reap(loop);
     }
     lc__listener_close_finished(loop);
     lc__stream_close_finished(loop);
