@@ -84,7 +84,7 @@ final class WorkerThreads: @unchecked Sendable {
                     throw .io(IOError(errno: result, operation: "start a worker thread"))
                 }
             }
-            if onlyIfRoom && ahead >= queueLimit + free { throw .workersFull }
+            if onlyIfRoom && ahead - free >= queueLimit { throw .workersFull }
             reserved += 1
         }
     }

@@ -320,6 +320,15 @@ struct WorkerTests {
         }
     }
 
+    @Test("F69 a queue may be without a limit", arguments: LoopKind.available)
+    func endlessQueue(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let pool = WorkerPool(maximumThreads: 1, maximumQueued: .max)
+            let done = try await loop.offloadIfRoom(on: pool) { true }
+            #expect(done)
+        }
+    }
+
     @Test("F69 without a queue, offloadIfRoom takes what a thread can begin at once", arguments: LoopKind.available)
     func noQueue(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in
