@@ -208,7 +208,7 @@ extension Connection {
             }
         }
         guard families.count > 1 else { return addresses }
-        let ahead = min(max(firstFamilyCount - 1, 0), families[0].count)
+        let ahead = min(max(firstFamilyCount, 1) - 1, families[0].count)
         var order = Array(families[0].prefix(ahead))
         families[0].removeFirst(ahead)
         for turn in 0..<(families.map(\.count).max() ?? 0) {

@@ -106,6 +106,8 @@ struct HappyEyeballsTests {
         #expect(order([a, b, c, x, y], 2) == [a, b, x, c, y])
         #expect(order([a, b, c, x], 9) == [a, b, c, x])
         #expect(order([a, x], 0) == [a, x])
+        #expect(order([a, x], .min) == [a, x])
+        #expect(order([a, b, x], .max) == [a, b, x])
         #expect(order([c, a, b], 1) == [c, a, b])
         #expect(order([], 1) == [])
     }
