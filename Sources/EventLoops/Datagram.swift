@@ -248,7 +248,7 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
         _ bytes: [UInt8], to address: DatagramAddress? = nil
     ) async throws(LoopError) {
         try send(copying: bytes.span.bytes, to: address)
-        if unsentByteCount > writeHighWaterMark { try await waitToSend(below: writeLowWaterMark, "send") }
+        if isOverHighWaterMark { try await waitToSend(below: lowWaterMark, "send") }
     }
 
     /// The same to an IP address, which is read from its text for each datagram.
@@ -283,9 +283,13 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
         if unsentByteCount > 0 { try await waitToSend(below: 0, "flush") }
     }
 
+    // Below 0 is 0: an empty queue is never too much, and always few enough.
+    private var isOverHighWaterMark: Bool { unsentByteCount > max(0, writeHighWaterMark) }
+    private var lowWaterMark: Int { max(0, writeLowWaterMark) }
+
     private func queued() {
         if !holds.contains(.retry) { poll(write: true) }
-        guard let handler, !isWritingPaused, unsentByteCount > writeHighWaterMark else { return }
+        guard let handler, !isWritingPaused, isOverHighWaterMark else { return }
         isWritingPaused = true
         handler.pauseWriting(self)
     }
@@ -314,7 +318,7 @@ public final class DatagramSocket: WaitingPlace, @unchecked Sendable {
     }
 
     private func tellSenders() {
-        if isWritingPaused && unsentByteCount <= writeLowWaterMark {
+        if isWritingPaused && unsentByteCount <= lowWaterMark {
             isWritingPaused = false
             handler?.resumeWriting(self)
         }

@@ -83,7 +83,7 @@ public final class PipeReader: Dependent, @unchecked Sendable {
 
     // MARK: Reading
 
-    /// The next bytes, at most so many, suspending until there are some.
+    /// The next bytes, at most so many, and at least one, suspending until there are some.
     ///
     /// What is in the pipe already is read at once; after some reads in a row others have their turn first.
     /// - Returns: `nil` once all writers have closed, or the other end of a terminal is gone.
@@ -93,7 +93,7 @@ public final class PipeReader: Dependent, @unchecked Sendable {
         while true {
             try check("read")
             if limit != nil || !waits.isEmpty { throw .busy(operation: "read") }
-            if let bytes = takeCollected(count) { return bytes }
+            if let bytes = takeCollected(max(1, count)) { return bytes }
             if end == nil, readsInARow < pipeTurns, let bytes = receive(count) { return bytes }
             if let end {
                 if end < 0 { throw .io(IOError(errno: end, operation: "read from a pipe")) }

@@ -65,8 +65,8 @@ public final class PipeWriter: Dependent, @unchecked Sendable {
     nonisolated(nonsending) public func write(_ bytes: [UInt8]) async throws(LoopError) {
         try core.checkOnLoop("write")
         try send(copying: bytes.span.bytes)
-        if unsentByteCount <= writeHighWaterMark { return }
-        while unsentByteCount > writeHighWaterMark / 4 { try await wait("write") }
+        if unsentByteCount <= highWaterMark { return }
+        while unsentByteCount > highWaterMark / 4 { try await wait("write") }
     }
 
     /// The same without waiting, however many are queued.
@@ -89,6 +89,9 @@ public final class PipeWriter: Dependent, @unchecked Sendable {
         try checkFailure("flush")
         if descriptor < 0 { throw .connectionClosed(operation: "flush") }
     }
+
+    /// Below 0 is 0: an empty queue is never too much.
+    private var highWaterMark: Int { max(0, writeHighWaterMark) }
 
     nonisolated(nonsending) private func wait(_ operation: StaticString) async throws(LoopError) {
         try await waits.wait(operation)
@@ -145,7 +148,7 @@ public final class PipeWriter: Dependent, @unchecked Sendable {
             queue.removeFirst(written)
             written = 0
         }
-        if unsentByteCount <= writeHighWaterMark / 4 { waits.runAll() }
+        if unsentByteCount <= highWaterMark / 4 { waits.runAll() }
     }
 
     private func unwatch() {

@@ -689,6 +689,20 @@ struct DatagramTests {
 
     // MARK: D5
 
+    @Test("D4 marks below zero are zero", arguments: LoopKind.available)
+    func negativeMarks(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let socket = try loop.bindDatagram(to: DatagramAddress("127.0.0.1", 0))
+            for mark in [-1, .min] {
+                socket.writeHighWaterMark = mark
+                socket.writeLowWaterMark = mark
+                try await socket.send([1], to: socket.localAddress)
+                #expect(try await socket.receive().bytes == [1])
+            }
+            await socket.close()
+        }
+    }
+
     @Test("D5 a paused handler is told nothing, and everything in order once it resumes", arguments: LoopKind.available)
     func pause(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in

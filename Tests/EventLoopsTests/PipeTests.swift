@@ -407,4 +407,39 @@ struct PipeTests {
             try await until("both are closed", on: loop) { reader.isClosed && writer.isClosed }
         }
     }
+
+    @Test("B1 at most no bytes, or fewer, is at most one", arguments: LoopKind.available)
+    func readNothing(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let pipe = try PipePair()
+            let reader = try loop.adoptPipe(read: pipe.readEnd)
+            defer { close(pipe.writeEnd) }
+            #expect(write(pipe.writeEnd, "abcd", 4) == 4)
+            #expect(try await reader.read(atMost: 0) == [0x61])
+            // What is left over from a longer read, too.
+            let all = loop.spawn { try await reader.readToEnd() }
+            try await until("it has read", on: loop) { loop.waitingOperations == 1 }
+            all.cancel()
+            #expect(await thrown { _ = try await all.value } == .cancelled(operation: "readToEnd"))
+            for (count, byte): (Int, UInt8) in [(0, 0x62), (-1, 0x63), (.min, 0x64)] {
+                #expect(try await reader.read(atMost: count) == [byte])
+            }
+            reader.close()
+        }
+    }
+
+    @Test("B2 a high mark below zero is zero", arguments: LoopKind.available)
+    func negativeMark(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let pipe = try PipePair()
+            let writer = try loop.adoptPipe(write: pipe.writeEnd)
+            defer { close(pipe.readEnd) }
+            for mark in [-1, -8, .min] {
+                writer.writeHighWaterMark = mark
+                try await writer.write([1])
+                #expect(writer.unsentByteCount == 0)
+            }
+            writer.abort()
+        }
+    }
 }
