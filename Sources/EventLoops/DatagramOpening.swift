@@ -103,7 +103,7 @@ extension DatagramSocket {
             try self.init(
                 adopting: descriptor, on: loop, options: options, remote: remote, isConnected: !options.broadcast)
         } catch {
-            closeDescriptor(descriptor)
+            withCore(local) { lc_datagram_discard(descriptor, $0) }
             throw error
         }
         if local != nil { keepPath() }

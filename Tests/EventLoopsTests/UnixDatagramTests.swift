@@ -100,6 +100,25 @@ struct UnixDatagramTests {
         }
     }
 
+    @Test("F61 D1 a socket that cannot be connected leaves no file behind", arguments: LoopKind.available)
+    func unconnected(kind: LoopKind) async throws {
+        let directory = try TemporaryDirectory()
+        defer { directory.remove() }
+        try await onLoop(kind) { loop in
+            let mine = try DatagramAddress(unixPath: "\(directory.path)/mine")
+            let nobody = try DatagramAddress(unixPath: "\(directory.path)/nobody")
+            let error = await thrown { _ = try loop.connectDatagram(to: nobody, from: mine) }
+            #expect(error.errno == ENOENT)
+            #expect(directory.names == [])
+            // One that was there and is in use stays.
+            let socket = try loop.bindDatagram(to: mine)
+            let again = await thrown { _ = try loop.connectDatagram(to: nobody, from: mine) }
+            #expect(again.errno == EADDRINUSE)
+            #expect(directory.names == ["mine"])
+            await socket.close()
+        }
+    }
+
     @Test("F61 a file that is removed while its socket receives: the socket lives on", arguments: LoopKind.available)
     func removed(kind: LoopKind) async throws {
         try await withDirectory(kind) { loop, directory in

@@ -94,6 +94,8 @@ typedef struct lc_datagram_setup {
 /* Makes a socket. local, remote: NULL for none, but not both. A file that a local socket left behind is replaced, one
  * that is in use is not: -EADDRINUSE. */
 int lc_datagram_open(const lc_address *local, const lc_address *remote, const lc_datagram_setup *setup, int *out_fd);
+/* Undoes that: closes the descriptor, and removes the file that the bind has made. */
+void lc_datagram_discard(int fd, const lc_address *local);
 
 typedef enum lc_multicast {
     LC_MULTICAST_LOOP, /* whether own sockets receive what is sent: 0 or 1 */

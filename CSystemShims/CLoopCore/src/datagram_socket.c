@@ -10,6 +10,14 @@ static int lc__set(int fd, int level, int option, int value) {
     return setsockopt(fd, level, option, &value, sizeof value) < 0 ? -errno : 0;
 }
 
+void lc_datagram_discard(int fd, const lc_address *local) {
+    lc_socket_file file = {0};
+    if (local)
+        lc_socket_file_note(&file, local);
+    lc_socket_file_remove(&file);
+    close(fd);
+}
+
 int lc_datagram_open(const lc_address *local, const lc_address *remote, const lc_datagram_setup *setup, int *out_fd) {
     int family = (local ? local : remote)->storage.ss_family;
     int fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -29,8 +37,11 @@ int lc_datagram_open(const lc_address *local, const lc_address *remote, const lc
     if (result == 0 && local)
         result = lc__bind(fd, local);
     if (result == 0 && remote && setup->connect &&
-        connect(fd, (const struct sockaddr *)&remote->storage, remote->length) < 0)
+        connect(fd, (const struct sockaddr *)&remote->storage, remote->length) < 0) {
         result = -errno;
+        lc_datagram_discard(fd, local);
+        return result;
+    }
     if (result < 0)
         close(fd);
     else
