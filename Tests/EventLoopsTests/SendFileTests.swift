@@ -256,4 +256,33 @@ struct SendFileTests {
             }
         }
     }
+
+    @Test("P17 F24 a file that a close cuts short touches no socket but its own", arguments: LoopKind.available)
+    func closedNumber(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let file = try TemporaryFile(pattern(8 * megabyte))
+            for abort in [false, true] {
+                let (connection, peer) = try makePair(on: loop)
+                let sending = loop.spawn { try await connection.send(file, by: .native) }
+                try await until("the kernel takes no more", on: loop) { loop.waitingOperations == 1 }
+                try connection.finishWriting()
+                let number = connection.descriptor
+                let strangers = Log<(descriptor: Int32, peer: Peer)>()
+                try loop.callSoon {
+                    // Runs before the task that sends, and perhaps behind the close.
+                    try loop.callSoon {
+                        while strangers.all.count < 4 { strangers.append(try Peer.pair()) }
+                    }
+                    if abort { connection.abort() } else { connection.closeSoon() }
+                }
+                let error = await thrown { _ = try await sending.value }
+                #expect(error == .connectionClosed(operation: "sendFile"))
+                for stranger in strangers.all {
+                    #expect(send(stranger.descriptor, "x", 1, Int32(MSG_NOSIGNAL)) == 1, "was \(number)")
+                    close(stranger.descriptor)
+                }
+                peer.close()
+            }
+        }
+    }
 }

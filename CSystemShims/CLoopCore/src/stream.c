@@ -669,6 +669,8 @@ int lc_stream_hold(lc_stream *stream) {
 
 void lc_stream_let_go(lc_stream *stream) {
     stream->held = false;
+    if (stream->closed) /* before whoever sent was told: the number may be a stranger's by now */
+        return;
     if (stream->send.opcode == LC_OP_ROOM)
         lc__op_ask_cancel(stream->loop, &stream->send);
     lc__stream_mark_dirty(stream);
