@@ -5,6 +5,22 @@
 import EventLoops
 import Testing
 
+/// What the tasks of a test share. On the loop's thread.
+private final class TwoTasks: @unchecked Sendable {
+    var first: Task<Void, any Error>?
+    var continuation: UnsafeContinuation<Void, Never>?
+    var received: [UInt8]?
+    var error: (any Error)?
+    var isOver = false
+}
+
+/// The last reference to a task, which goes with its cancel.
+private final class Cancellable: @unchecked Sendable {
+    private var task: Task<Void, any Error>?
+    init(_ task: Task<Void, any Error>) { self.task = task }
+    func cancel() { task.take()?.cancel() }
+}
+
 @Suite("Parking", .timeLimit(.minutes(2)))
 struct ParkingTests {
     /// The runtime believes that a parked task still runs. Whoever runs after it must not be taken for it.
@@ -220,6 +236,41 @@ struct ParkingTests {
             #expect(end.wait())
             #expect(errors.entries.allSatisfy { $0 == .connectionClosed(operation: "read") })
             withExtendedLifetime(peer) {}
+        }
+    }
+
+    @Test("N7 a late cancel ends no wait of the task that has come in its task's place", arguments: LoopKind.available)
+    func lateCancel(kind: LoopKind) async throws {
+        try await onThread {
+            let loop = try kind.makeLoop(options: LoopOptions())
+            defer { try? loop.close() }
+            for _ in 0..<5 {
+                let (connection, peer) = try makePair(on: loop)
+                let life = TwoTasks()
+                life.first = loop.spawn { await withUnsafeContinuation { life.continuation = $0 } }
+                #expect(try loop.pass { life.continuation != nil })
+                try loop.callSoon {
+                    // In one pass: another thread cancels the task, the task ends, a second one is made where it was. The
+                    // cancel's way is by the inbox, so the second task begins before it arrives.
+                    try loop.callSoon {
+                        let first = Cancellable(life.first.take()!)
+                        try onJoinedThread { first.cancel() }
+                    }
+                    life.continuation?.resume()
+                    try loop.callSoon {
+                        loop.spawn {
+                            do { life.received = try await connection.read()?.copy() } catch { life.error = error }
+                            life.isOver = true
+                        }
+                    }
+                }
+                for _ in 0..<4 { try loop.runOnce(.noWait) }
+                try peer.send([7])
+                #expect(try loop.pass { life.isOver })
+                #expect(life.error == nil)
+                #expect(life.received == [7])
+                connection.closeSoon()
+            }
         }
     }
 }

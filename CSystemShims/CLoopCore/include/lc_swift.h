@@ -13,16 +13,22 @@
 /* In a stream's waiter: the word is a parked task rather than a continuation, and is run rather than resumed. */
 enum { LC_WAITER_PARKED = 1 };
 
+/* A task between its first instruction and its last. A later one may have its address, but not its number. */
+typedef struct lc_task_id {
+    uint64_t task; /* 0: there was no memory to note it */
+    uint64_t number;
+} lc_task_id;
+
 #if defined(__clang__)
 
 /* Whether the current task may park until the stream has something to take: nobody waits there, the loop has spawned the
  * task, and it is not cancelled. If so, it has to do that next. On the loop's thread. */
 bool lc_stream_may_park(lc_stream *stream);
-/* The current task's cancel is taken care of from here on. Its word, or 0 where there is no memory to note it. */
-uint64_t lc_task_enter(lc_loop *loop);
-void lc_task_leave(lc_loop *loop, uint64_t task);
-/* Ends the wait that the task is parked in, and keeps it from parking again. */
-void lc_task_cancel(lc_loop *loop, uint64_t task);
+/* The current task's cancel is taken care of from here on. */
+lc_task_id lc_task_enter(lc_loop *loop);
+void lc_task_leave(lc_loop *loop, lc_task_id id);
+/* Ends the wait that the task is parked in, and keeps it from parking again. A task that has left is none. */
+void lc_task_cancel(lc_loop *loop, lc_task_id id);
 
 /* In Swift: what to do about a cancelled wait of the object. */
 void event_loops_cancel_receive(void *object);

@@ -157,6 +157,7 @@ typedef struct lc__fd {
 typedef struct lc__task {
     uintptr_t task;    /* 0: a free place */
     lc_stream *stream; /* where it parked last */
+    uint64_t number;   /* no other task of this loop has or had it */
     bool cancelled;
 } lc__task;
 
@@ -164,6 +165,7 @@ typedef struct lc__task_table {
     lc__task *entries;
     uint32_t capacity; /* a power of two, at least twice the count */
     uint32_t count;
+    uint64_t number; /* the last one given */
 } lc__task_table;
 
 struct lc_loop {

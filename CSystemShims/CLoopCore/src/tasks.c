@@ -52,9 +52,11 @@ bool lc_stream_may_park(lc_stream *stream) {
     return true;
 }
 
-uint64_t lc_task_enter(lc_loop *loop) {
+lc_task_id lc_task_enter(lc_loop *loop) {
     uintptr_t task = (uintptr_t)swift_task_getCurrent();
-    return lc__task_add(loop, task) < 0 ? 0 : task;
+    if (lc__task_add(loop, task) < 0)
+        return (lc_task_id){0};
+    return (lc_task_id){.task = task, .number = lc__task_find(loop, task)->number};
 }
 
 #endif
@@ -88,7 +90,8 @@ static void lc__task_put(lc__task_table *table, lc__task entry) {
 int lc__task_add(lc_loop *loop, uintptr_t task) {
     lc__task_table *table = &loop->tasks;
     if ((table->count + 1) * 2 > table->capacity) {
-        lc__task_table larger = {.capacity = table->capacity ? table->capacity * 2 : 64, .count = table->count};
+        lc__task_table larger = {
+            .capacity = table->capacity ? table->capacity * 2 : 64, .count = table->count, .number = table->number};
         larger.entries = calloc(larger.capacity, sizeof *larger.entries);
         if (!larger.entries)
             return -ENOMEM;
@@ -98,14 +101,20 @@ int lc__task_add(lc_loop *loop, uintptr_t task) {
         free(table->entries);
         *table = larger;
     }
-    lc__task_put(table, (lc__task){.task = task});
+    lc__task_put(table, (lc__task){.task = task, .number = ++table->number});
     table->count++;
     return 0;
 }
 
+/* NULL: it has left, or was never noted. */
+static lc__task *lc__task_named(lc_loop *loop, lc_task_id id) {
+    lc__task *entry = id.task ? lc__task_find(loop, (uintptr_t)id.task) : NULL;
+    return entry && entry->number == id.number ? entry : NULL;
+}
+
 /* Entries behind the one that goes move up, so that none is cut off from its place. */
-void lc_task_leave(lc_loop *loop, uint64_t task) {
-    lc__task *entry = lc__task_find(loop, (uintptr_t)task);
+void lc_task_leave(lc_loop *loop, lc_task_id id) {
+    lc__task *entry = lc__task_named(loop, id);
     if (!entry)
         return;
     lc__task_table *table = &loop->tasks;
@@ -122,13 +131,15 @@ void lc_task_leave(lc_loop *loop, uint64_t task) {
     table->count--;
 }
 
-void lc_task_cancel(lc_loop *loop, uint64_t task) {
-    lc__task *entry = lc__task_find(loop, (uintptr_t)task);
+/* A cancel that another thread asked comes by way of the inbox. Its task may have ended by then, and a new one may have
+ * begun where that was. */
+void lc_task_cancel(lc_loop *loop, lc_task_id id) {
+    lc__task *entry = lc__task_named(loop, id);
     if (!entry)
         return;
     entry->cancelled = true;
     /* The stream may be somebody else's by now; its memory is a stream's as long as the loop lives. */
     lc_stream *stream = entry->stream;
-    if (stream && stream->receive.word == (task | LC_WAITER_PARKED))
+    if (stream && stream->receive.word == (id.task | LC_WAITER_PARKED))
         lc_stream_cancel_receive(stream, lc_stream_receive_token(stream));
 }
