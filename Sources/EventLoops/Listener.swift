@@ -117,7 +117,7 @@ public final class Listener: WaitingPlace, AsyncSequence, @unchecked Sendable {
     }
 
     /// Calls `body` for each connection, in place of ``accept()``.
-    /// - Throws: `.busy` while an accept waits.
+    /// - Throws: `.busy` while an accept waits; `.connectionClosed` once the listener is closed.
     public func start(_ body: @escaping (Connection) -> Void) throws(LoopError) {
         try core.check("start")
         let result = lc_listener_start(listener)

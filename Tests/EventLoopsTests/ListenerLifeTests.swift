@@ -3,6 +3,7 @@
 // ListenerLifeTests.swift: listeners dropped on threads that are not their loop's, and iterated by hand.
 
 import EventLoops
+import TestSupportC
 import Testing
 
 #if canImport(Glibc)
@@ -72,6 +73,50 @@ struct ListenerLifeTests {
             listener.close()
             #expect(try await iterator.next() == nil)
             #expect(try await iterator.next() == nil)
+        }
+    }
+
+    @Test("V7 a listener that is closed cannot be started, and keeps nothing", arguments: LoopKind.available)
+    func startedClosed(kind: LoopKind) async throws {
+        try await onThread {
+            let loop = try kind.makeLoop()
+            defer { try? loop.close() }
+            weak var listener: Listener?
+            weak var captured: Witness?
+            try {
+                let (kept, witness) = (try Listener(on: loop, port: 0), Witness())
+                (listener, captured) = (kept, witness)
+                kept.close()
+                #expect(throws: LoopError.connectionClosed(operation: "start")) {
+                    try kept.start { _ in withExtendedLifetime(witness) {} }
+                }
+            }()
+            for _ in 0..<3 { try loop.runOnce(.noWait) }
+            #expect(listener == nil)
+            #expect(captured == nil)
+        }
+    }
+
+    @Test(
+        "V7 F27 a forked child that closes or drops its listener leaves the parent's listening", .realKernel("fork"),
+        arguments: LoopKind.available)
+    func forked(kind: LoopKind) async throws {
+        await #expect(processExitsWith: .success) { [kind = kind.rawValue as String] in
+            try await onLoop(named: kind) { loop in
+                let listener = try Listener(on: loop, port: 0)
+                let child = test_fork_run(
+                    { context in
+                        Unmanaged<Listener>.fromOpaque(context!).takeUnretainedValue().close()
+                        return 0
+                    }, Unmanaged.passUnretained(listener).toOpaque())
+                #expect(child == 0)
+                let address = listener.address
+                let peer = try await onThread { try Peer(to: address.port) }
+                let connection = try await listener.accept()
+                try peer.send([1])
+                #expect(try await connection.read(atLeast: 1) == [1])
+                await connection.close()
+            }
         }
     }
 }

@@ -153,7 +153,7 @@ int act_listener_start(model *m) {
         return 0;
     int result = lc_listener_start(l->listener);
     model_note(m, "start listener %d: %d", (int)(l - m->listeners), result);
-    RULE(result == (l->wait ? -EBUSY : 0), "starting a listener said %d", result);
+    RULE(result == (l->closing ? -ESHUTDOWN : l->wait ? -EBUSY : 0), "starting a listener said %d", result);
     l->started |= result == 0;
     return 0;
 }

@@ -143,7 +143,8 @@ uint64_t lc_listener_word(const lc_listener *listener);
  * was cancelled. */
 int lc_listener_take(lc_listener *listener, lc_stream **out);
 int lc_listener_wait(lc_listener *listener, uint64_t waiter);
-int lc_listener_start(lc_listener *listener); /* LC_KIND_ACCEPT whenever there is a connection */
+/* From here on LC_KIND_ACCEPT whenever there is a connection. -EBUSY: somebody waits. -ESHUTDOWN: closed. */
+int lc_listener_start(lc_listener *listener);
 uint64_t lc_listener_waiter(lc_listener *listener);
 bool lc_listener_waits(const lc_listener *listener);
 void lc_listener_finish_delivery(lc_listener *listener);

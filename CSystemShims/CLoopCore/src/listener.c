@@ -283,6 +283,8 @@ int lc_listener_wait(lc_listener *listener, uint64_t waiter) {
 }
 
 int lc_listener_start(lc_listener *listener) {
+    if (listener->closing)
+        return -ESHUTDOWN;
     if (listener->waiter)
         return -EBUSY;
     listener->started = true;
@@ -341,8 +343,10 @@ void lc_listener_close(lc_listener *listener) {
     lc_node *node;
     while ((node = lc__queue_pop(&listener->pending)))
         lc_stream_release(lc__container_of(node, lc_stream, closed_ready));
-    /* New connections are refused from here on, also while the kernel still holds the accept. */
-    shutdown(listener->fd, SHUT_RDWR);
+    /* New connections are refused from here on, also while the kernel still holds the accept. The socket itself is
+     * shut down, so not by a forked child, whose parent listens on. */
+    if (!lc_loop_is_forked(loop))
+        shutdown(listener->fd, SHUT_RDWR);
     lc__op_ask_cancel(loop, &listener->accept);
     lc__listener_ready(listener);
     lc__listener_maybe_close(listener);
