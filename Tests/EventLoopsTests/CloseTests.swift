@@ -4,7 +4,14 @@
 
 import CLoopCore
 import EventLoops
+import TestSupportC
 import Testing
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#endif
 
 @Suite("Closing") struct CloseTests {
     // MARK: E8
@@ -309,4 +316,71 @@ import Testing
             handle.cancel()
         }
     }
+
+    @Test(
+        "E8 F27 a child that was forked between a close and its pass closes its loop", .realKernel("fork"),
+        arguments: LoopKind.available)
+    func forkedWhileClosing(kind: LoopKind) async throws {
+        await #expect(processExitsWith: .success) { [kind = kind.rawValue as String] in
+            try await onThread {
+                let loop = try #require(LoopKind(rawValue: kind)).makeLoop()
+                let (connection, peer) = try makePair(on: loop)
+                let listener = try Listener(on: loop, port: 0)
+                let own = Unmanaged.passRetained(Own(loop))
+                var child: Int32 = -1
+                try loop.callSoon {
+                    connection.abort()
+                    listener.close()
+                    child = test_fork_run(
+                        { context in
+                            let own = Unmanaged<Own>.fromOpaque(context!).takeUnretainedValue()
+                            return (try? own.loop.close()) != nil ? 0 : 1
+                        }, own.toOpaque())
+                }
+                try loop.runOnce(.noWait)
+                own.release()
+                #expect(child == 0)
+                #expect(connection.isClosed)
+                try loop.close()
+                peer.close()
+            }
+        }
+    }
+
+    private final class Own {
+        let loop: any Loop
+        init(_ loop: any Loop) { self.loop = loop }
+    }
+
+    /// The selector's operations are bound to no thread.
+    @Test(
+        "E8 F23 a loop closed on another thread than it ran on closes each descriptor once", .realKernel("eventfd"),
+        .enabled(if: LoopKind.available.contains(.proactor)))
+    func closedElsewhere() async throws {
+        await #expect(processExitsWith: .success) {
+            try await onThread {
+                let loop = try ProactorLoop()
+                let held = Objects()
+                try onJoinedThread {
+                    held.objects.append(try makePair(on: loop).0)
+                    held.objects.append(try Listener(on: loop, port: 0))
+                    let listener = try Listener(on: loop, port: 0)
+                    try listener.start { _ in }
+                    held.objects.append(listener)
+                    for _ in 0..<2 { try loop.runOnce(.noWait) }
+                }
+                // Whoever opens descriptors while the loop is being closed gets the numbers that it has just freed.
+                let opener = Log<Int32>()
+                try {
+                    let witness = Witness { for _ in 0..<8 { opener.append(test_eventfd(0)) } }
+                    try loop.callSoon { withExtendedLifetime(witness) {} }
+                }()
+                try loop.close()
+                #expect(opener.all.count == 8)
+                for descriptor in opener.all { #expect(fcntl(descriptor, F_GETFD) >= 0) }
+            }
+        }
+    }
+
+    private final class Objects: @unchecked Sendable { var objects: [AnyObject] = [] }
 }

@@ -410,8 +410,11 @@ static bool lc__drain_kernel(lc_loop *loop) {
     return true;
 }
 
-/* In a child process: the kernel objects are the parent's too. Only this process's descriptors go. */
+/* In a child process: the kernel objects are the parent's too. Only this process's descriptors go, those too that phase 8
+ * was about to close: each number is closed once. */
 static void lc__close_inherited(lc_loop *loop) {
+    loop->closing_streams = NULL;
+    loop->closing_listeners = NULL;
     for (lc_stream *stream = loop->all_streams; stream; stream = stream->next_all) {
         if (!stream->closed)
             close(stream->fd);
