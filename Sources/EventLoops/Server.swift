@@ -392,10 +392,11 @@ private final class EndOfServer: WaitingPlace, @unchecked Sendable {
         if server.remove(self) { throw .closed }
     }
 
-    /// Any thread.
+    /// Any thread. The task runs when its turn comes, and not within the call that ended the server.
     func end() {
         guard core.isOnLoop else { return core.cancelSoon { self.wake() } }
-        wake()
+        var word: UInt64 = 0
+        if lc_call_cancel(core.loop, id, &word) == 1 { Waiter(word: word).resume() }
     }
 
     private func wake() {

@@ -509,4 +509,22 @@ struct ServerTests {
             try await until("the server comes to that", on: loop) { kept == nil }
         }
     }
+
+    @Test("V8 who waits for the end runs in its turn, not within the close", arguments: LoopKind.available)
+    func closedWithin(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let server = try Server(on: loop, endpoints: [SocketAddress("127.0.0.1", 0)])
+            try server.start { _ in }
+            let order = Log<String>()
+            let waiting = loop.spawn {
+                try await server.waitClosed()
+                order.append("told")
+            }
+            try await until("it waits", on: loop) { loop.statistics.timers > 1 }
+            server.close()
+            order.append("closed")
+            try await waiting.value
+            #expect(order.all == ["closed", "told"])
+        }
+    }
 }
