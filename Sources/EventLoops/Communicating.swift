@@ -33,10 +33,13 @@ extension ChildProcess {
     ) async throws(LoopError) -> CommandOutput {
         try core.checkOnLoop("communicate")
         defer {
+            standardError?.onTooMuch = nil
             standardOutput?.stopCollecting()
             standardError?.stopCollecting()
         }
         feed(input)
+        // A child whose error is not read any more since it was too much may not end, nor its output.
+        standardError?.onTooMuch = { [weak standardOutput] in standardOutput?.giveUp() }
         if let standardOutput { try standardOutput.collect(maximumBytes) }
         if let standardError { try standardError.collect(maximumBytes) }
         let output = try await collected(standardOutput)

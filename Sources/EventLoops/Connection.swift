@@ -62,9 +62,11 @@ public final class Connection: WaitingPlace, @unchecked Sendable {
     deinit { lc_stream_release(stream) }
 
     /// Takes over a connected stream socket, which belongs to the connection from here on.
-    /// - Throws: `.io` if it is none; the descriptor is the caller's then.
+    /// - Throws: `.io` if it is none; `.ownedByTransport` if a connection or listener of the loop has it; `.busy` while
+    ///   it is watched or waited for; `.closed`, `.forked`, `.wrongThread`. The descriptor is the caller's then.
     public convenience init(adopting descriptor: Int32, on loop: any Loop) throws(LoopError) {
         try loop.core.check("adopt")
+        if lc_loop_owns_descriptor(loop.core.loop, descriptor) { throw .ownedByTransport(descriptor: descriptor) }
         var stream: OpaquePointer?
         let result = lc_stream_adopt(loop.core.loop, descriptor, &stream)
         guard result == 0, let stream else {

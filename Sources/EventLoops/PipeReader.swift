@@ -57,10 +57,16 @@ public final class PipeReader: Dependent, @unchecked Sendable {
 
     private let waits: WaitList
     private var isWatched = false
+    /// Why the watch has ended, for who waited.
+    private var watchFailure: LoopError?
     /// Read and not handed out: by ``collect(_:)``.
     private var collected: [UInt8] = []
     /// While everything is read as it comes: the most that may be collected.
     private var limit: Int?
+    /// Called when more was collected than the limit allows.
+    var onTooMuch: (() -> Void)?
+    /// Another pipe of the same child had too much.
+    private var hasGivenUp = false
     /// What came after the last byte: `0` for the end, or a negated errno.
     private var end: Int32?
     private var readsInARow = 0
@@ -163,10 +169,19 @@ public final class PipeReader: Dependent, @unchecked Sendable {
             guard let bytes = receive(pipeChunk) else { return }
             collected += bytes
         }
+        if hasTooMuch { onTooMuch?() }
+    }
+
+    private var hasTooMuch: Bool { hasGivenUp || collected.count > limit ?? .max }
+
+    /// Collects no more, as if there were too much: nobody will want it.
+    func giveUp() {
+        hasGivenUp = true
+        waits.resumeAll()
     }
 
     /// Whether nothing further will be collected.
-    var hasCollected: Bool { descriptor < 0 || end != nil || collected.count > limit ?? .max }
+    var hasCollected: Bool { descriptor < 0 || end != nil || hasTooMuch }
 
     nonisolated(nonsending) func waitUntilCollected() async throws(LoopError) {
         while !hasCollected { try await waitUntilReadable("communicate") }
@@ -174,12 +189,13 @@ public final class PipeReader: Dependent, @unchecked Sendable {
 
     func stopCollecting() {
         limit = nil
+        hasGivenUp = false
         if waits.isEmpty { unwatch() }
     }
 
     func takeAllCollected() throws(LoopError) -> [UInt8] {
         try check("readToEnd")
-        if let limit, collected.count > limit {
+        if let limit, hasTooMuch {
             throw .io(IOError(errno: EMSGSIZE, operation: "read at most \(limit) bytes from a pipe"))
         }
         if let end, end < 0 { throw .io(IOError(errno: end, operation: "read from a pipe")) }
@@ -202,13 +218,20 @@ public final class PipeReader: Dependent, @unchecked Sendable {
             if waits.isEmpty, limit == nil, core.isOnLoop { unwatch() }
             throw error
         }
+        if let failure = watchFailure.take() { throw failure }
         try check(operation)
     }
 
     private func watch() throws(LoopError) {
         if isWatched { return }
-        _ = try core.watch(descriptor, .read) { [self] in becameReadable() }
+        _ = try core.watch(descriptor, .read, onFailure: { [self] in watchFailed($0) }) { [self] in becameReadable() }
         isWatched = true
+    }
+
+    private func watchFailed(_ error: LoopError) {
+        isWatched = false
+        watchFailure = waits.isEmpty ? nil : error
+        waits.runAll()
     }
 
     private func becameReadable() {

@@ -31,6 +31,8 @@ public final class PipeWriter: Dependent, @unchecked Sendable {
     private var isClosing = false
     private var isWatched = false
     private var isReaderWatched = false
+    /// Set while those who waited for the reader to leave are told why they cannot.
+    private var readerWatchFailure: LoopError?
     /// For room, or for the end.
     private let waits: WaitList
     private let leaving: WaitList
@@ -123,11 +125,22 @@ public final class PipeWriter: Dependent, @unchecked Sendable {
     private func watch() throws(LoopError) {
         if isWatched { return }
         do {
-            _ = try core.watch(descriptor, .write) { [self] in writeQueued() }
+            _ = try core.watch(descriptor, .write, onFailure: { [self] _ in watchFailed() }) { [self] in writeQueued() }
             isWatched = true
         } catch .notPollable where kind == LC_PIPE_DEVICE {
             // It never keeps a writer waiting.
             _ = try LoopCore.callSoon(core.loop) { [self] in try writeFurther() }
+        }
+    }
+
+    /// What is queued stays. It goes once the kernel has room for a watch, or the pipe for the bytes.
+    private func watchFailed() {
+        isWatched = false
+        do { try core.retryWatch { [self] in try writeFurther() } } catch {
+            failure = -ENOMEM
+            queue = []
+            written = 0
+            waits.runAll()
         }
     }
 
@@ -168,14 +181,25 @@ public final class PipeWriter: Dependent, @unchecked Sendable {
         if failure < 0 || lc_pipe_reader_left(descriptor) { return }
         if !isReaderWatched {
             // What a writing end can be read for is its end.
-            _ = try core.watch(descriptor, .read) { [self] in readerLeft() }
+            _ = try core.watch(descriptor, .read, onFailure: { [self] in readerWatchFailed($0) }) { [self] in
+                readerLeft()
+            }
             isReaderWatched = true
         }
         do { try await leaving.wait("waitForReaderToLeave") } catch {
             if leaving.isEmpty, core.isOnLoop { unwatchReader() }
             throw error
         }
+        if let readerWatchFailure { throw readerWatchFailure }
         if descriptor < 0 { throw .connectionClosed(operation: "waitForReaderToLeave") }
+    }
+
+    /// For all who wait now; the next one tries again.
+    private func readerWatchFailed(_ error: LoopError) {
+        isReaderWatched = false
+        readerWatchFailure = error
+        leaving.runAll()
+        readerWatchFailure = nil
     }
 
     private func readerLeft() {

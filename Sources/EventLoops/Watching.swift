@@ -69,13 +69,17 @@ final class Watcher: @unchecked Sendable {
     fileprivate let op: UnsafeMutablePointer<lc_op>
     /// `nil`: over.
     fileprivate(set) var body: (() throws -> Void)?
+    /// Told in place of the loop's hook.
+    fileprivate let onFailure: ((LoopError) -> Void)?
 
     fileprivate init(
-        _ loop: OpaquePointer, _ op: UnsafeMutablePointer<lc_op>, _ body: @escaping () throws -> Void
+        _ loop: OpaquePointer, _ op: UnsafeMutablePointer<lc_op>, _ body: @escaping () throws -> Void,
+        _ onFailure: ((LoopError) -> Void)?
     ) {
         self.loop = lc_loop_number(loop)
         self.op = op
         self.body = body
+        self.onFailure = onFailure
     }
 
     fileprivate static func at(_ place: UnsafeRawPointer?) -> Watcher? {
@@ -105,13 +109,16 @@ final class Watcher: @unchecked Sendable {
 }
 
 extension LoopCore {
+    /// - Parameter onFailure: Told that the watch has ended since there is no room for it in the kernel, which shows
+    ///   only later. Without it the loop's hook is.
     func watch(
-        _ descriptor: Int32, _ direction: WatchDirection, _ body: @escaping () throws -> Void
+        _ descriptor: Int32, _ direction: WatchDirection, onFailure: ((LoopError) -> Void)? = nil,
+        _ body: @escaping () throws -> Void
     ) throws(LoopError) -> WatchHandle {
         try check("watch")
         guard let op = lc_op_make(loop) else { throw .io(IOError(errno: ENOMEM, operation: "watch")) }
         let before = Watcher.at(lc_op_watcher(loop, descriptor, direction == .write))
-        let watcher = Watcher(loop, op, body)
+        let watcher = Watcher(loop, op, body, onFailure)
         let place = Unmanaged.passRetained(watcher)
         let result = lc_op_watch(loop, op, descriptor, direction == .write, place.toOpaque())
         guard result == 0 else {
@@ -147,7 +154,9 @@ extension LoopCore {
     private func failWatch(_ watcher: Watcher, _ result: Int32) {
         let descriptor = watcher.op.pointee.fd
         let error = watchError(result, descriptor)
+        let onFailure = watcher.onFailure
         watcher.free(in: loop)
+        if let onFailure { return onFailure(error) }
         report(error, "watch of a descriptor, which has ended", descriptor: descriptor)
     }
 
@@ -157,6 +166,11 @@ extension LoopCore {
         case -EEXIST: .ownedByTransport(descriptor: descriptor)
         default: LoopError(core: result, operation: "watch")
         }
+    }
+
+    /// For what has to go on when a watch has failed: tries again once the kernel may have room.
+    func retryWatch(_ body: @escaping () throws -> Void) throws(LoopError) {
+        _ = try Self.callAt(loop, LoopInstant.now.advanced(by: .milliseconds(100)), body)
     }
 
     /// At the end of a close: those that no delivery has freed.

@@ -3,6 +3,7 @@
 // ProcessFaultTests.swift: children in crowds, children that cannot be had, and children that do not care.
 
 import CLoopCore
+import CSimulator
 import Testing
 
 @testable import EventLoops
@@ -228,6 +229,93 @@ struct ProcessFaultTests {
             child.standardOutput!.close()
             let exit = try await child.wait()
             #expect(exit == .signalled(SIGPIPE))
+        }
+    }
+}
+
+/// The kernel has no room for the next watch of this thread's loop, while `body` runs.
+private func withoutRoomForWatch<Success>(
+    _ kind: LoopKind, _ body: nonisolated(nonsending) () async throws -> Success
+) async throws -> Success {
+    // Kept until the fault is disarmed.
+    let faults = UnsafeMutablePointer<shim_fault>.allocate(capacity: 1)
+    defer { faults.deallocate() }
+    faults.initialize(to: shim_fault())
+    faults.pointee.call = kind == .selector ? SHIM_EPOLL_CTL : SHIM_POLL
+    faults.pointee.error = ENOMEM
+    shim_arm(faults, 1)
+    defer { shim_disarm() }
+    let result = try await body()
+    #expect(shim_faults_played() == 1)
+    return result
+}
+
+private let faultsPossible = shim_ring_faults_possible()
+
+@Suite(
+    .timeLimit(.minutes(1)), .realKernel("child processes"), .enabled(if: faultsPossible, "no faults in this kernel"))
+struct WatchFaultTests {
+    @Test(
+        "F74 U5 the end of a child is noticed also if the kernel had no room to watch it", arguments: LoopKind.available
+    )
+    func child(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let exit = try await withoutRoomForWatch(kind) { try await loop.spawn(.shell("exit 7")).wait() }
+            #expect(exit == .exited(7))
+        }
+    }
+
+    @Test(
+        "F74 B1 a read of a pipe that cannot be watched is an error, and the next one reads",
+        arguments: LoopKind.available)
+    func reader(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let ends = try makePipe()
+            let reader = try loop.adoptPipe(read: ends.read)
+            let error = try await withoutRoomForWatch(kind) { await thrown { _ = try await reader.read() } }
+            #expect(error.errno == ENOMEM)
+            let next = loop.spawn { try await reader.read() }
+            try await until("it waits", on: loop) { loop.waitingOperations == 1 }
+            #expect(unsafe write(ends.write, "x", 1) == 1)
+            let bytes = try await next.value
+            #expect(bytes == [UInt8(ascii: "x")])
+            close(ends.write)
+        }
+    }
+
+    @Test(
+        "F74 B2 what is queued for a pipe that cannot be watched is written nevertheless", arguments: LoopKind.available
+    )
+    func writer(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let ends = try makePipe()
+            let writer = try loop.adoptPipe(write: ends.write)
+            let reader = try loop.adoptPipe(read: ends.read)
+            let bytes = pattern(1 << 20)
+            try writer.send(copying: bytes.span.bytes)
+            let flush = loop.spawn { try await writer.flush() }
+            try await withoutRoomForWatch(kind) {
+                try await until("the fault", on: loop) { shim_faults_played() == 1 }
+            }
+            let reading = loop.spawn { try await reader.readToEnd() }
+            try await flush.value
+            await writer.close()
+            let all = try await reading.value
+            #expect(all == bytes)
+        }
+    }
+
+    @Test("F74 B2 who waits for the reader to leave is told that it cannot be watched", arguments: LoopKind.available)
+    func readerLeaves(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            let ends = try makePipe()
+            let writer = try loop.adoptPipe(write: ends.write)
+            let error = try await withoutRoomForWatch(kind) { await thrown { try await writer.waitForReaderToLeave() } }
+            #expect(error.errno == ENOMEM)
+            let next = loop.spawn { try await writer.waitForReaderToLeave() }
+            try await until("it waits", on: loop) { loop.waitingOperations == 1 }
+            close(ends.read)
+            try await next.value
         }
     }
 }

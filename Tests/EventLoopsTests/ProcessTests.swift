@@ -496,6 +496,30 @@ struct ProcessTests {
         }
     }
 
+    @Test(
+        "U7 too much on standard error ends the wait, as too much on standard output does",
+        arguments: LoopKind.available)
+    func tooManyErrors(kind: LoopKind) async throws {
+        try await onLoop(kind) { loop in
+            // Nobody reads the rest of its errors, so it never comes to the end of its output.
+            for script in ["cat /dev/zero >&2", "echo output; cat /dev/zero >&2"] {
+                let error = await thrown { _ = try await loop.run(Command.shell(script), maximumBytes: 100_000) }
+                #expect(error.errno == EMSGSIZE)
+            }
+            var command = Command.shell("echo output; cat /dev/zero >&2")
+            command.standardOutput = .pipe
+            command.standardError = .pipe
+            let child = try loop.spawn(command)
+            let error = await thrown { _ = try await child.communicate(maximumBytes: 100_000) }
+            #expect(error.errno == EMSGSIZE && child.isRunning)
+            // What was read is there for the next read.
+            let output = try await child.standardOutput?.read()
+            let errors = try await child.standardError?.read(atMost: 100_000)
+            #expect(output == Array("output\n".utf8) && errors == [UInt8](repeating: 0, count: 100_000))
+            child.close()
+        }
+    }
+
     @Test("U7 programs are connected to each other", arguments: LoopKind.available)
     func pipeline(kind: LoopKind) async throws {
         try await onLoop(kind) { loop in

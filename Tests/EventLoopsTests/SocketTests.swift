@@ -188,6 +188,7 @@ struct SocketTests {
         try await onLoop(kind) { loop in
             let (connection, _) = try makePair(on: loop)
             let owned = LoopError.ownedByTransport(descriptor: connection.descriptor)
+            #expect(throws: owned) { try Connection(adopting: connection.descriptor, on: loop) }
             #expect(await thrown { _ = try Socket(adopting: connection.descriptor, on: loop) } == owned)
             let listener = try Listener(on: loop, port: 0)
             let listening = LoopError.ownedByTransport(descriptor: listener.descriptor)

@@ -239,6 +239,14 @@ static bool lc__op_is_write(const lc_op *op) {
            op->opcode == LC_OP_ROOM;
 }
 
+/* Right before libev sleeps, after it has told epoll of what was armed. K21: what epoll has refused is pending already,
+ * and libev would sleep nevertheless. */
+static void lc__before_sleep(struct ev_loop *ev) {
+    ev_set_loop_release_cb(ev, NULL, NULL);
+    if (ev_pending_count(ev) > 0)
+        lc__inbox_wake(((lc_loop *)ev_userdata(ev))->shared);
+}
+
 static void lc__selector_arm(lc_loop *loop, lc_op *op) {
     lc__watch *watch = lc__watch_for(loop, op->fd);
     bool is_write = lc__op_is_write(op);
@@ -251,6 +259,7 @@ static void lc__selector_arm(lc_loop *loop, lc_op *op) {
         /* A number that was closed and opened again is a new descriptor to libev only after ev_io_set. */
         ev_io_init(io, is_write ? lc__on_writable : lc__on_readable, op->fd, is_write ? EV_WRITE : EV_READ);
         ev_io_start(loop->selector->ev, io);
+        ev_set_loop_release_cb(loop->selector->ev, lc__before_sleep, NULL);
     }
     io->data = op;
     op->state = LC_STATE_ARMED;
