@@ -13,6 +13,7 @@ LIBRARIES = os.environ["LIBRARIES"].split()
 SOURCES = os.environ["CORE"]
 WORK = os.environ["WORK"]
 JOBS = int(os.environ.get("MUTANTS_JOBS", "2"))
+EVERY = int(os.environ.get("MUTANTS_EVERY", "1"))
 CASE_MS = int(os.environ.get("MUTANTS_CASE_MS", "100"))
 PAUSE_FILE = os.environ.get("MUTANTS_PAUSE_FILE", "")
 RESULTS = os.environ.get("MUTANTS_RESULTS", "")
@@ -271,7 +272,7 @@ def main(arguments):
         os.mkdir(folder)
         shutil.copy(path, folder)
         original = runner.code(folder, name)
-        for place in sorted(Places(path, text).found):
+        for place in sorted(Places(path, text).found)[::EVERY]:
             line = text.count(b"\n", 0, place[0]) + 1
             if not lines or int(first) <= line <= int(last or first):
                 todo.put((name, text, original, place))

@@ -221,7 +221,9 @@ int a_closed_loop_refuses(scenario *s) {
     TRY(listen_anywhere(s, 1, &listening, &address));
     lc_listener *listener;
     CHECK_EQ(lc_listener_adopt(loop, listening, &listener), -EBADF);
-    CHECK_EQ(lc_stream_connect(loop, (struct sockaddr *)&address.storage, address.length, &stream), -EBADF);
+    const struct sockaddr *to = (const struct sockaddr *)&address.storage;
+    CHECK_EQ(lc_stream_connect(loop, to, address.length, &stream), -EBADF);
+    CHECK_EQ(lc_stream_connect_socket(loop, fds[0], to, address.length, &stream), -EBADF);
     lc_loop_stop(loop); /* harmless */
     CHECK(lc_loop_drop_next(loop) == NULL);
     close(fds[0]);

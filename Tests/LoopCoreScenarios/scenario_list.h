@@ -255,3 +255,9 @@ SCENARIO(an_accepted_unix_socket_hears_the_end, "F62 an accepted Unix socket hea
 SCENARIO(sizes_beyond_the_kernels, "F80 sizes beyond the kernel's mean as much as it has room for, and the loop works")
 SCENARIO(options_without_sense, "F80 a backend or selector that there is none of is an errno")
 SCENARIO(a_group_beyond_memory, "F80 more memory than there is is an errno")
+
+/* room.c */
+SCENARIO(room_is_told_once, "P8 room is told once, with a waiter beside it and without")
+SCENARIO(room_is_not_told_early, "P8 room is not told before so little is queued")
+SCENARIO(a_broken_stream_tells_of_no_room, "P8 a stream that broke tells of no room")
+SCENARIO(a_held_stream_waits_for_room, "P17 whoever sends a file is told of room when there is some, and once")

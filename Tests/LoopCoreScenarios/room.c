@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+/* room.c: who asked to be told once little is queued, and who waits for room while somebody else writes. */
+#include "scenario.h"
+
+typedef struct room {
+    uint32_t deliveries, told, waiters;
+    size_t unsent; /* when it was told last */
+} room;
+
+static int room_send(scenario *s, lc_stream *stream) {
+    room *r = s->context;
+    r->deliveries++;
+    if (lc_stream_take_room(stream)) {
+        r->told++;
+        r->unsent = lc_stream_unsent(stream);
+        CHECK(!lc_stream_wants_room(stream));
+    }
+    if (lc_stream_send_waiter_due(stream))
+        r->waiters++;
+    return 0;
+}
+
+static int room_open(scenario *s, room *r, endpoint *e) {
+    *r = (room){0};
+    s->context = r;
+    s->on.send = room_send;
+    return endpoint_open(s, e, true);
+}
+
+static int room_drain(scenario *s, endpoint *e) {
+    static _Thread_local uint8_t bytes[64 * 1024];
+    ssize_t got = recv(e->peer, bytes, sizeof bytes, MSG_DONTWAIT);
+    if (got > 0)
+        e->peer_received += (uint64_t)got;
+    else
+        CHECK(got < 0 && errno == EAGAIN);
+    return 0;
+}
+
+/* An answer in one buffer, which nobody else waits for, takes another way than all the rest. */
+int room_is_told_once(scenario *s) {
+    enum { LARGE = 64 * 1024 };
+    static const size_t sizes[] = {1, 100, LARGE};
+    room r;
+    endpoint e = {0};
+    TRY(room_open(s, &r, &e));
+    uint8_t *bytes = malloc(LARGE);
+    CHECK(bytes != NULL);
+    uint32_t told = 0, waiters = 0;
+    uint64_t sent = 0;
+    bool end = false;
+    for (int round = 0; round < 6; round++) {
+        bool waits = round >= 3;
+        size_t size = sizes[round % 3];
+        pattern_fill(bytes, size, 8, sent);
+        CHECK_EQ(lc_stream_send_copy(e.stream, bytes, size), 0);
+        sent += size;
+        lc_stream_want_room(e.stream, size - 1);
+        if (waits)
+            CHECK_EQ(lc_stream_wait_send(e.stream, 7, size - 1), 0);
+        CHECK(lc_stream_wants_room(e.stream));
+        told++;
+        waiters += waits;
+        PUMP_UNTIL(peer_receive_some(s, &e, 8, LARGE, &end),
+                   r.told >= told && r.waiters >= waiters && e.peer_received == sent);
+        CHECK_LT(r.unsent, size);
+        TRY(scenario_settle(s));
+        CHECK_EQ(r.told, told);
+        CHECK_EQ(r.waiters, waiters);
+    }
+    free(bytes);
+    return endpoint_close(s, &e);
+}
+
+int room_is_not_told_early(scenario *s) {
+    room r;
+    endpoint e = {0};
+    TRY(room_open(s, &r, &e));
+    TRY(endpoint_send_until_stuck(s, &e, 8 << 20));
+    size_t below = lc_stream_unsent(e.stream) / 2;
+    lc_stream_want_room(e.stream, below);
+    TRY(scenario_settle(s));
+    CHECK_EQ(r.deliveries, 0);
+    PUMP_UNTIL(room_drain(s, &e), r.told > 0);
+    CHECK_LE(r.unsent, below);
+    PUMP_UNTIL(room_drain(s, &e), e.peer_received == 16 << 20);
+    TRY(scenario_settle(s));
+    CHECK_EQ(r.told, 1);
+    CHECK_EQ(r.deliveries, 1);
+    return endpoint_close(s, &e);
+}
+
+int a_broken_stream_tells_of_no_room(scenario *s) {
+    room r;
+    endpoint e = {0};
+    TRY(room_open(s, &r, &e));
+    TRY(endpoint_send_until_stuck(s, &e, 8 << 20));
+    lc_stream_want_room(e.stream, 0);
+    TRY(peer_reset(s, &e));
+    RUN_UNTIL(lc_stream_send_error(e.stream) < 0);
+    TRY(scenario_settle(s));
+    CHECK_EQ(r.deliveries, 0);
+    CHECK(lc_stream_wants_room(e.stream));
+    return endpoint_close(s, &e);
+}
+
+/* Told at once, whoever sends the file would ask again, and again, for as long as the peer does not read. */
+int a_held_stream_waits_for_room(scenario *s) {
+    static const uint8_t zeros[64 * 1024];
+    room r;
+    endpoint e = {0};
+    TRY(room_open(s, &r, &e));
+    CHECK_EQ(lc_stream_hold(e.stream), 0);
+    CHECK_EQ(lc_stream_send_copy(e.stream, "x", 1), -EBUSY);
+    int fd = lc_stream_fd(e.stream);
+    while (send(fd, zeros, sizeof zeros, MSG_DONTWAIT) > 0)
+        continue;
+    CHECK_EQ(errno, EAGAIN);
+    CHECK_EQ(lc_stream_wait_room(e.stream, 7), 0);
+    CHECK_EQ(lc_stream_wait_room(e.stream, 8), -EBUSY);
+    TRY(scenario_settle(s));
+    CHECK_EQ(r.deliveries, 0);
+    PUMP_UNTIL(room_drain(s, &e), r.waiters > 0);
+    CHECK_GT(send(fd, zeros, 1, MSG_DONTWAIT), 0);
+    lc_stream_let_go(e.stream);
+    TRY(scenario_settle(s));
+    CHECK_EQ(r.waiters, 1);
+    CHECK_EQ(r.deliveries, 1);
+    return endpoint_close(s, &e);
+}
