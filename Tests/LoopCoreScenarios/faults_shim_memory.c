@@ -285,6 +285,29 @@ static int sessions(scenario *s, uint32_t count) {
 int each_allocation_fails_once(scenario *s) { return sessions(s, 1); }
 int each_allocation_fails_from_there_on(scenario *s) { return sessions(s, SHIM_FOR_EVER); }
 
+/* ---- none at all ---- */
+
+/* What the first round took serves the others. */
+int streams_that_come_and_go_take_no_more_memory(scenario *s) {
+    enum { AT_ONCE = 64, ROUNDS = 3, ALLOCATIONS_FIRST = 24 };
+    static const shim_fault never = {.call = SHIM_ALLOCATE, .nth = SHIM_FOR_EVER, .error = ENOMEM};
+    if (!shim_allocation_faults_possible())
+        return 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        endpoint e[AT_ONCE] = {0};
+        shim_arm(&never, 1);
+        for (int index = 0; index < AT_ONCE; index++)
+            TRY(endpoint_open(s, &e[index], true));
+        for (int index = 0; index < AT_ONCE; index++)
+            TRY(endpoint_close(s, &e[index]));
+        while (scenario_stats(s).streams > 0)
+            TRY(scenario_pass(s, false));
+        shim_disarm();
+        CHECK_LE(shim_calls(SHIM_ALLOCATE), round == 0 ? ALLOCATIONS_FIRST : 0);
+    }
+    return 0;
+}
+
 /* ---- halves ---- */
 
 /* A first write leaves room in its buffer; the second begins there and needs a buffer more. */

@@ -258,6 +258,12 @@ SCENARIO(a_group_beyond_memory, "F80 more memory than there is is an errno")
 
 /* room.c */
 SCENARIO(room_is_told_once, "P8 room is told once, with a waiter beside it and without")
-SCENARIO(room_is_not_told_early, "P8 room is not told before so little is queued")
+SCENARIO(room_is_told_at_the_mark, "P8 room is told at the mark: not before, and not only when all is out")
 SCENARIO(a_broken_stream_tells_of_no_room, "P8 a stream that broke tells of no room")
 SCENARIO(a_held_stream_waits_for_room, "P17 whoever sends a file is told of room when there is some, and once")
+
+/* unread.c */
+SCENARIO(unread_bytes_neither_pile_up_nor_spin, "Z9 bytes that nobody asks for neither pile up nor keep the loop awake")
+
+/* faults_shim_memory.c, once more */
+SCENARIO(streams_that_come_and_go_take_no_more_memory, "F54 streams that come and go take no more memory")
