@@ -149,7 +149,7 @@ def play(player, cases):
     """Index of the first case that failed, or None, and what was said."""
     child = subprocess.Popen(
         [player], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
-    text = "".join(f"{case['key']}\n" for case in cases).encode()
+    text = "".join(f"{case['key']} {case['ms']}\n" for case in cases).encode()
     try:
         output, _ = child.communicate(text, timeout=RUN_SECONDS)
     except subprocess.TimeoutExpired:

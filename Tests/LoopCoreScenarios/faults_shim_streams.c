@@ -193,6 +193,18 @@ int every_nth_send_is_one_byte(scenario *s) {
     return 0;
 }
 
+/* Neither breaks the stream: it is asked again. */
+int a_send_is_interrupted(scenario *s) {
+    static const int errors[] = {EINTR, EAGAIN};
+    pthread_once(&transfer_once, transfer_make);
+    for (size_t index = 0; index < sizeof errors / sizeof *errors; index++)
+        for (uint32_t nth = 1; nth <= 3; nth++) {
+            shim_fault fault = {.call = SHIM_SEND, .nth = nth, .error = errors[index]};
+            TRY(transfer(s, nth == 1, TOTAL, BUFFER_SIZE, &fault, 1));
+        }
+    return 0;
+}
+
 /* What is echoed is leased, not copied: the lease goes back once, when its last byte is out. */
 int echoed_leases_leave_byte_by_byte(scenario *s) {
     enum { SIZE = 2000 };

@@ -3,7 +3,7 @@
 #include "scenario.h"
 
 typedef struct room {
-    uint32_t deliveries, told, waiters;
+    uint32_t deliveries, told, waiters, cancelled;
     size_t unsent; /* when it was told last */
 } room;
 
@@ -17,6 +17,7 @@ static int room_send(scenario *s, lc_stream *stream) {
     }
     if (lc_stream_send_waiter_due(stream))
         r->waiters++;
+    r->cancelled += lc_stream_take_send_cancelled(stream);
     return 0;
 }
 
@@ -115,27 +116,59 @@ int a_broken_stream_tells_of_no_room(scenario *s) {
     return endpoint_close(s, &e);
 }
 
+/* Held, with a socket that takes no more, and somebody who waits for room. */
+static int room_wait(scenario *s, endpoint *e) {
+    static const uint8_t zeros[64 * 1024];
+    CHECK_EQ(lc_stream_hold(e->stream), 0);
+    CHECK_EQ(lc_stream_send_copy(e->stream, "x", 1), -EBUSY);
+    while (send(lc_stream_fd(e->stream), zeros, sizeof zeros, MSG_DONTWAIT) > 0)
+        continue;
+    CHECK_EQ(errno, EAGAIN);
+    CHECK_EQ(lc_stream_wait_room(e->stream, 7), 0);
+    CHECK_EQ(lc_stream_wait_room(e->stream, 8), -EBUSY);
+    return scenario_settle(s);
+}
+
 /* Told at once, whoever sends the file would ask again, and again, for as long as the peer does not read. */
 int a_held_stream_waits_for_room(scenario *s) {
-    static const uint8_t zeros[64 * 1024];
     room r;
     endpoint e = {0};
     TRY(room_open(s, &r, &e));
-    CHECK_EQ(lc_stream_hold(e.stream), 0);
-    CHECK_EQ(lc_stream_send_copy(e.stream, "x", 1), -EBUSY);
-    int fd = lc_stream_fd(e.stream);
-    while (send(fd, zeros, sizeof zeros, MSG_DONTWAIT) > 0)
-        continue;
-    CHECK_EQ(errno, EAGAIN);
-    CHECK_EQ(lc_stream_wait_room(e.stream, 7), 0);
-    CHECK_EQ(lc_stream_wait_room(e.stream, 8), -EBUSY);
-    TRY(scenario_settle(s));
+    TRY(room_wait(s, &e));
     CHECK_EQ(r.deliveries, 0);
-    PUMP_UNTIL(room_drain(s, &e), r.waiters > 0);
-    CHECK_GT(send(fd, zeros, 1, MSG_DONTWAIT), 0);
+    lc_stream_cancel_send(e.stream, lc_stream_send_token(e.stream));
+    RUN_UNTIL(r.waiters == 1);
+    CHECK_EQ(r.cancelled, 1);
+    CHECK_EQ(lc_stream_wait_room(e.stream, 9), 0); /* the one before has not ended */
+    TRY(scenario_settle(s));
+    CHECK_EQ(r.deliveries, 1);
+    PUMP_UNTIL(room_drain(s, &e), r.waiters == 2);
+    CHECK_GT(send(lc_stream_fd(e.stream), "x", 1, MSG_DONTWAIT), 0);
     lc_stream_let_go(e.stream);
     TRY(scenario_settle(s));
-    CHECK_EQ(r.waiters, 1);
-    CHECK_EQ(r.deliveries, 1);
+    CHECK_EQ(r.deliveries, 2);
+    TRY(endpoint_send_until_stuck(s, &e, 8 << 20));
+    CHECK_EQ(lc_stream_hold(e.stream), 0);
+    CHECK_EQ(lc_stream_wait_room(e.stream, 10), -EBUSY); /* a send is under way */
+    return endpoint_close(s, &e);
+}
+
+int a_held_stream_breaks_or_closes(scenario *s) {
+    room r;
+    endpoint e = {0};
+    TRY(room_open(s, &r, &e));
+    TRY(room_wait(s, &e));
+    CHECK_EQ(lc_stream_close(e.stream, false, false), 1);
+    RUN_UNTIL(r.waiters == 1 && lc_stream_is_closed(e.stream));
+    CHECK_EQ(lc_stream_wait_room(e.stream, 8), -ESHUTDOWN);
+    lc_stream_break(e.stream, -EPIPE);
+    CHECK_EQ(lc_stream_send_error(e.stream), 0);
+    TRY(endpoint_close(s, &e));
+    TRY(room_open(s, &r, &e));
+    CHECK_EQ(lc_stream_hold(e.stream), 0);
+    lc_stream_break(e.stream, -EPIPE);
+    lc_stream_break(e.stream, -ECONNRESET);
+    CHECK_EQ(lc_stream_send_error(e.stream), -EPIPE);
+    CHECK_EQ(lc_stream_wait_room(e.stream, 8), -EPIPE);
     return endpoint_close(s, &e);
 }

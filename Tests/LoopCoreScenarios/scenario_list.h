@@ -267,3 +267,7 @@ SCENARIO(unread_bytes_neither_pile_up_nor_spin, "Z9 bytes that nobody asks for n
 
 /* faults_shim_memory.c, once more */
 SCENARIO(streams_that_come_and_go_take_no_more_memory, "F54 streams that come and go take no more memory")
+
+SCENARIO(a_held_stream_breaks_or_closes, "P17 whoever waits to send a file is told when the stream closes")
+SCENARIO(a_half_close_while_connecting, "F9 a half-close asked for while connecting comes once connected")
+SCENARIO(a_send_is_interrupted, "F12 a send that is interrupted is asked again, and arrives whole")

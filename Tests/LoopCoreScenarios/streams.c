@@ -644,6 +644,33 @@ int connect_and_talk(scenario *s) {
     return 0;
 }
 
+/* Asked for too early, it would be refused, and never come. */
+int a_half_close_while_connecting(scenario *s) {
+    connecting c = {0};
+    s->context = &c;
+    s->on.send = connect_told;
+    int listening;
+    char byte;
+    lc_address address;
+    TRY(listen_anywhere(s, 8, &listening, &address));
+    CHECK_EQ(lc_stream_connect(s->loop, (struct sockaddr *)&address.storage, address.length, &c.stream), 0);
+    CHECK_EQ(lc_stream_finish_sending(c.stream), 0);
+    CHECK_EQ(lc_stream_finish_sending(c.stream), 0);
+    CHECK_EQ(lc_stream_send_copy(c.stream, "late", 4), -EPIPE);
+    CHECK_EQ(lc_stream_wait_send(c.stream, 11, 0), 0);
+    RUN_UNTIL(c.sends == 1);
+    CHECK_EQ(lc_stream_connect_result(c.stream), 0);
+    TRY(set_nonblocking(s, listening, false));
+    int peer = accept(listening, NULL, NULL);
+    CHECK_CALL(peer);
+    TRY(scenario_settle(s));
+    CHECK_EQ(recv(peer, &byte, 1, MSG_DONTWAIT), 0);
+    lc_stream_release(c.stream);
+    close(peer);
+    close(listening);
+    return 0;
+}
+
 int connect_refused(scenario *s) {
     connecting c = {0};
     s->context = &c;

@@ -2,10 +2,10 @@
 /* LoopMutants: plays cases one after another until one fails, for .ci/mutants.sh.
  *
  *   LoopMutants --list       every case: its name, and how long it took, or why it failed
- *   LoopMutants              the cases on standard input, one on each line: kind, number, backend, tiny
+ *   LoopMutants              the cases on standard input, one on each line: kind, number, backend, tiny, milliseconds
  *
  * A case is a scenario, a seed of the model on the simulated kernel, or one of the model's found cases over 50 seeds.
- * A case that takes too long ends the process, so a hang is a failure like another. */
+ * A case that takes many times as long ends the process, so a hang is a failure like another. */
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
@@ -19,7 +19,7 @@
 #include "loop_core_scenarios.h"
 #include "loop_model.h"
 
-enum { SEEDS_LISTED = 60, SEEDS_FOUND = 50, STEPS = 1500, LIMIT_MS = 3000 };
+enum { SEEDS_LISTED = 60, SEEDS_FOUND = 50, STEPS = 1500, LIMIT_MS = 3000, LIMIT_TIMES = 20, LIST_LIMIT_MS = 600000 };
 
 typedef enum play_kind { PLAY_SCENARIO, PLAY_SEED, PLAY_FOUND } play_kind;
 
@@ -28,7 +28,7 @@ typedef struct play {
     unsigned number, backend, tiny;
 } play;
 
-static _Atomic uint64_t began_ms; /* of the case at hand; 0: none */
+static _Atomic uint64_t ends_ms; /* the latest for the case at hand; 0: none */
 
 static uint64_t now_ms(void) {
     struct timespec now;
@@ -36,17 +36,17 @@ static uint64_t now_ms(void) {
     return (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
 }
 
-static void *watch(void *limit) {
+static void *watch(void *unused) {
     for (;;) {
-        uint64_t began = atomic_load(&began_ms);
-        if (began != 0 && now_ms() - began > *(uint64_t *)limit) {
+        uint64_t ends = atomic_load(&ends_ms);
+        if (ends != 0 && now_ms() > ends) {
             static const char text[] = "hang\n";
             ssize_t written = write(STDOUT_FILENO, text, sizeof text - 1);
             _exit(written < 0 ? 4 : 3);
         }
         usleep(50000);
     }
-    return NULL;
+    return unused;
 }
 
 static int play_seed(const play *which, char *failure, size_t size) {
@@ -69,9 +69,9 @@ static int play_found(const play *which, char *failure, size_t size) {
     return 0;
 }
 
-static int play_one(const play *which, char *failure, size_t size) {
+static int play_one(const play *which, uint64_t limit_ms, char *failure, size_t size) {
     failure[0] = '\0';
-    atomic_store(&began_ms, now_ms());
+    atomic_store(&ends_ms, now_ms() + limit_ms);
     int result;
     switch (which->kind) {
     case PLAY_SCENARIO:
@@ -85,7 +85,7 @@ static int play_one(const play *which, char *failure, size_t size) {
     default:
         result = play_found(which, failure, size);
     }
-    atomic_store(&began_ms, 0);
+    atomic_store(&ends_ms, 0);
     return result;
 }
 
@@ -104,7 +104,7 @@ static void list_one(play which) {
     print_name(&which);
     fflush(stdout);
     uint64_t before = now_ms();
-    int result = play_one(&which, failure, sizeof failure);
+    int result = play_one(&which, LIST_LIMIT_MS, failure, sizeof failure);
     printf("\t%" PRIu64 "\t%s\n", now_ms() - before, result == 0 ? "" : failure);
 }
 
@@ -122,23 +122,20 @@ static int list(void) {
 }
 
 int main(int argc, char **argv) {
-    bool listing = argc > 1 && !strcmp(argv[1], "--list");
-    static uint64_t limit_ms;
-    limit_ms = listing ? 200 * LIMIT_MS : LIMIT_MS;
     pthread_t watcher;
-    if (pthread_create(&watcher, NULL, watch, &limit_ms) != 0)
+    if (pthread_create(&watcher, NULL, watch, NULL) != 0)
         return 2;
     setvbuf(stdout, NULL, _IOLBF, 0);
-    if (listing)
+    if (argc > 1 && !strcmp(argv[1], "--list"))
         return list();
     char failure[1024];
-    int kind;
+    unsigned kind, took_ms;
     play which;
-    while (scanf("%d %u %u %u", &kind, &which.number, &which.backend, &which.tiny) == 4) {
+    while (scanf("%u %u %u %u %u", &kind, &which.number, &which.backend, &which.tiny, &took_ms) == 5) {
         which.kind = (play_kind)kind;
         print_name(&which);
         printf("\n");
-        if (play_one(&which, failure, sizeof failure) < 0) {
+        if (play_one(&which, LIMIT_MS + LIMIT_TIMES * took_ms, failure, sizeof failure) < 0) {
             printf("failed: %s\n", failure);
             return 1;
         }
