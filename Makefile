@@ -131,6 +131,10 @@ model: tools ## Model-checks the wake-up protocol, and shows that each of its pa
 planted: deps ## Plants known bugs one at a time and shows that the simulated kernel finds each
 	@.ci/planted.sh
 
+.PHONY: mutants
+mutants: deps ## Small changes in the core that no scenario and no seed notices: make mutants FILES="stream.c:750-766"
+	@.ci/mutants.sh $(or $(FILES),$(error FILES names files of the core, such as stream.c or stream.c:750-766))
+
 .PHONY: consume
 consume: deps ## Builds and runs a scratch package that depends on this one by URL and version
 	@.ci/check-consumer.sh
