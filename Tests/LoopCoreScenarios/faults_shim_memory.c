@@ -308,6 +308,29 @@ int streams_that_come_and_go_take_no_more_memory(scenario *s) {
     return 0;
 }
 
+/* Whatever an operation takes is given back with its last completion. */
+int messages_take_no_memory(scenario *s) {
+    enum { WARM = 16, MESSAGES = 1000 };
+    static const shim_fault never = {.call = SHIM_ALLOCATE, .nth = SHIM_FOR_EVER, .error = ENOMEM};
+    if (!shim_allocation_faults_possible())
+        return 0;
+    endpoint e = {.echo = true};
+    bool end = false;
+    uint64_t sent = 0;
+    TRY(endpoint_open(s, &e, true));
+    CHECK_EQ(lc_stream_start_receiving(e.stream), 0);
+    for (; sent < WARM + MESSAGES; sent++) {
+        if (sent == WARM)
+            shim_arm(&never, 1);
+        uint8_t byte = pattern_byte(0, sent);
+        TRY(peer_send(s, &e, &byte, 1));
+        PUMP_UNTIL(peer_receive_some(s, &e, 0, 1, &end), e.peer_received > sent);
+    }
+    shim_disarm();
+    CHECK_EQ(shim_calls(SHIM_ALLOCATE), 0);
+    return endpoint_close(s, &e);
+}
+
 /* ---- halves ---- */
 
 /* A first write leaves room in its buffer; the second begins there and needs a buffer more. */

@@ -69,6 +69,7 @@ SCENARIO(a_cancelled_wait_loses_no_bytes, "Z7 a cancelled wait loses no bytes")
 SCENARIO(a_stale_token_cancels_nothing, "a stale token cancels nothing")
 SCENARIO(a_paused_stream_pushes_back, "Z9 a paused stream pushes back on its peer")
 SCENARIO(connect_and_talk, "connect, and bytes queued before it is through")
+SCENARIO(a_half_close_while_connecting, "F9 a half-close asked for while connecting comes once connected")
 SCENARIO(connect_refused, "F55 connect refused")
 SCENARIO(close_while_connecting, "F56 Z8 close while connecting")
 SCENARIO(what_a_stream_cannot_be_made_of, "what a stream cannot be made of stays the caller's")
@@ -205,6 +206,7 @@ SCENARIO(a_connect_fails_for_good, "F4 EBADF, EFAULT, ENOTSOCK at connect: told 
 SCENARIO(a_connect_cannot_be_asked_about, "F4 a connect that cannot be asked about has failed")
 SCENARIO(the_nth_send_is_one_byte, "F12 each send of a transfer in turn shortened to one byte arrives whole")
 SCENARIO(every_nth_send_is_one_byte, "F12 every n-th send shortened to one byte arrives whole")
+SCENARIO(a_send_is_interrupted, "F12 a send that is interrupted is asked again, and arrives whole")
 SCENARIO(echoed_leases_leave_byte_by_byte, "F12 echoed leases leave byte by byte")
 
 /* faults_shim_setup.c */
@@ -235,6 +237,8 @@ SCENARIO(making_a_loop_without_memory, "F73 each allocation of making a loop fai
 SCENARIO(each_allocation_fails_once, "F73 each allocation of a session fails once: told or made good, and nothing left")
 SCENARIO(each_allocation_fails_from_there_on,
          "F73 each allocation of a session and all after it fail: no crash, nothing left")
+SCENARIO(streams_that_come_and_go_take_no_more_memory, "F54 streams that come and go take no more memory")
+SCENARIO(messages_take_no_memory, "F54 a thousand messages take no memory that the first did not")
 SCENARIO(a_copy_without_memory_queues_nothing, "F73 a write for which there is no memory queues none of it")
 SCENARIO(receiving_without_memory, "F73 received bytes for which there is no memory are not lost")
 SCENARIO(libev_without_memory, "F73 libev ends the process when it gets no memory")
@@ -261,13 +265,7 @@ SCENARIO(room_is_told_once, "P8 room is told once, with a waiter beside it and w
 SCENARIO(room_is_told_at_the_mark, "P8 room is told at the mark: not before, and not only when all is out")
 SCENARIO(a_broken_stream_tells_of_no_room, "P8 a stream that broke tells of no room")
 SCENARIO(a_held_stream_waits_for_room, "P17 whoever sends a file is told of room when there is some, and once")
+SCENARIO(a_held_stream_breaks_or_closes, "P17 whoever waits to send a file is told when the stream closes")
 
 /* unread.c */
 SCENARIO(unread_bytes_neither_pile_up_nor_spin, "Z9 bytes that nobody asks for neither pile up nor keep the loop awake")
-
-/* faults_shim_memory.c, once more */
-SCENARIO(streams_that_come_and_go_take_no_more_memory, "F54 streams that come and go take no more memory")
-
-SCENARIO(a_held_stream_breaks_or_closes, "P17 whoever waits to send a file is told when the stream closes")
-SCENARIO(a_half_close_while_connecting, "F9 a half-close asked for while connecting comes once connected")
-SCENARIO(a_send_is_interrupted, "F12 a send that is interrupted is asked again, and arrives whole")
