@@ -12,7 +12,8 @@ import Musl
 
 /// A connected stream socket of a loop.
 ///
-/// Call it on the loop's thread: from its tasks, callbacks and handlers. Elsewhere every member throws `.wrongThread`.
+/// Call it on the loop's thread: from its tasks, callbacks and handlers. Elsewhere every member that can throw throws
+/// `.wrongThread`, and ``pauseReading()`` and ``resumeReading()`` do nothing.
 /// A connection that is dropped without ``close()`` is aborted.
 public final class Connection: WaitingPlace, @unchecked Sendable {
     let core: LoopCore

@@ -131,7 +131,8 @@ extension LoopError: CustomStringConvertible {
         case .forked:
             "The loop was made before this process was forked and belongs to the parent. Make a new one here."
         case .wrongThread(let operation):
-            "\(operation): call this on the loop's thread, or hand it over with callSoonThreadsafe(_:)."
+            "\(operation): call this on the loop's thread: from its callbacks, or from a task of loop.spawn { }. Other threads hand "
+                + "it over with callSoonThreadsafe(_:)."
         case .boundToAnotherThread:
             "The loop has operations in the kernel that belong to the thread which ran it before. "
                 + "Run it there, or let them finish first; if that thread is gone, close the loop and make a new one."

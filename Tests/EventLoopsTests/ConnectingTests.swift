@@ -138,7 +138,7 @@ struct ConnectingTests {
             #expect(connection.descriptor == descriptor)
             #expect(fcntl(descriptor, F_GETFL) & O_NONBLOCK != 0)
             let twice = #expect(throws: LoopError.self) { _ = try Connection(adopting: descriptor, on: loop) }
-            #expect(twice == .busy(operation: "adopt"))
+            #expect(twice == .ownedByTransport(descriptor: descriptor))
             try await connection.write([1])
             try await connection.flush()
             #expect(try peer.receive() == [1])
