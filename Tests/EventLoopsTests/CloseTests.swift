@@ -376,8 +376,9 @@ import Musl
                     try loop.callSoon { withExtendedLifetime(witness) {} }
                 }()
                 try loop.close()
-                #expect(opener.all.count == 8)
-                for descriptor in opener.all { #expect(fcntl(descriptor, F_GETFD) >= 0) }
+                let areOpen = opener.all.count == 8 && opener.all.allSatisfy { fcntl($0, F_GETFD) >= 0 }
+                // Memory lent to the kernel is kept for good (K5), of which LeakSanitizer would tell at an ordinary exit.
+                _exit(areOpen ? EXIT_SUCCESS : EXIT_FAILURE)
             }
         }
     }
