@@ -7,8 +7,9 @@
 #   .ci/mutants.sh FILE[:FROM-TO]...     such as stream.c, or stream.c:750-766 for some of its lines
 #
 # The core as it is plays every case first; those that it fails today, or that take longer than MUTANTS_CASE_MS (100),
-# are left out. MUTANTS_EVERY=n takes only every n-th mutant. MUTANTS_JOBS (2) at a time; none begins while MUTANTS_PAUSE_FILE exists. MUTANTS_RESULTS is a file to
-# which every mutant adds a line. Nothing else is left behind, unless MUTANTS_WORK names a folder to keep and use again.
+# are left out. MUTANTS_EVERY=n takes only every n-th mutant. MUTANTS_JOBS (2) at a time; none begins while
+# MUTANTS_PAUSE_FILE exists. MUTANTS_RESULTS is a file to which every mutant adds a line. Nothing else is left behind,
+# unless MUTANTS_WORK names a folder to keep and use again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -193,27 +193,30 @@ private final class ChildLife: Dependent, @unchecked Sendable {
 
     /// The watch keeps it alive.
     func watch() throws(LoopError) {
-        do {
-            _ = try core.watch(descriptor, .read, onFailure: { [self] _ in watchFailed() }) { [self] in mayHaveEnded() }
-        } catch {
+        do { try arm() } catch {
             _ = send(SIGKILL)
             endAtLast()
             throw error
         }
     }
 
-    /// It runs on, and is looked after again and again until the kernel has room for a watch.
+    private func arm() throws(LoopError) {
+        _ = try core.watch(descriptor, .read, onFailure: { [self] _ in watchFailed() }) { [self] in mayHaveEnded() }
+    }
+
+    /// It runs on, and is looked after again and again until there is room for a watch.
     private func watchFailed() {
-        do { try core.retryWatch { [self] in try lookAfter() } } catch {
+        do { try core.retryWatch { [self] in lookAfter() } } catch {
             _ = send(SIGKILL)
             endAtLast()
             waits.runAll()
         }
     }
 
-    private func lookAfter() throws(LoopError) {
+    private func lookAfter() {
         if exit == nil { mayHaveEnded() }
-        if exit == nil { try watch() }
+        if exit != nil { return }
+        do { try arm() } catch { watchFailed() }
     }
 
     func send(_ signal: Int32) -> Int32 { descriptor < 0 ? 0 : lc_child_signal(descriptor, signal) }

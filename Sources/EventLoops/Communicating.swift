@@ -42,9 +42,16 @@ extension ChildProcess {
         standardError?.onTooMuch = { [weak standardOutput] in standardOutput?.giveUp() }
         if let standardOutput { try standardOutput.collect(maximumBytes) }
         if let standardError { try standardError.collect(maximumBytes) }
-        let output = try await collected(standardOutput)
-        let error = try await collected(standardError)
-        return CommandOutput(exit: try await wait(), standardOutput: output, standardError: error)
+        let readers = [standardOutput, standardError].compactMap(\.self)
+        for reader in readers {
+            try await reader.waitUntilCollected()
+            try reader.checkCollected()
+        }
+        let exit = try await wait()
+        // Taken last, so that nothing is lost with an error.
+        return CommandOutput(
+            exit: exit, standardOutput: standardOutput?.takeCollected() ?? [],
+            standardError: standardError?.takeCollected() ?? [])
     }
 
     private func feed(_ input: [UInt8]) {
@@ -52,12 +59,6 @@ extension ChildProcess {
         // It may have left, or closed its end; what it has to say then is in its output.
         if !input.isEmpty { try? standardInput.send(copying: input.span.bytes) }
         standardInput.closeSoon()
-    }
-
-    nonisolated(nonsending) private func collected(_ reader: PipeReader?) async throws(LoopError) -> [UInt8] {
-        guard let reader else { return [] }
-        try await reader.waitUntilCollected()
-        return try reader.takeAllCollected()
     }
 }
 

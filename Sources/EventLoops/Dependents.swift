@@ -52,12 +52,13 @@ final class WaitList: @unchecked Sendable {
 
     var isEmpty: Bool { waits.isEmpty }
 
-    /// - Throws: `.cancelled`; `.closed` if the loop is closed meanwhile.
+    /// - Throws: `.cancelled`; `.closed` if the loop is closed meanwhile; what ``failAll(_:)`` was given.
     nonisolated(nonsending) func wait(_ operation: StaticString) async throws(LoopError) {
         let wait = ListedWait(self)
         _ = await wait.waitToReceive { wait.start($0) }
         if wait.isCancelled { throw .cancelled(operation: "\(operation)") }
         if lc_loop_is_closed(core.loop) { throw .closed }
+        if let failure = wait.failure { throw failure }
     }
 
     /// No cancel shortens it; a close of the loop ends it.
@@ -75,6 +76,14 @@ final class WaitList: @unchecked Sendable {
     /// who begin to wait meanwhile wait for the next event.
     func runAll() {
         for wait in take() { core.resume(wait.word) }
+    }
+
+    /// The same, and what they wait for cannot be waited for. The error is the wait's, as its task may run later.
+    func failAll(_ error: LoopError) {
+        for wait in take() {
+            wait.failure = error
+            core.resume(wait.word)
+        }
     }
 
     private func take() -> [ListedWait] {
@@ -95,6 +104,7 @@ private final class ListedWait: WaitingPlace, @unchecked Sendable {
     private let list: WaitList
     private(set) var word: UInt64 = 0
     private(set) var isCancelled = false
+    fileprivate var failure: LoopError?
 
     init(_ list: WaitList) { self.list = list }
 

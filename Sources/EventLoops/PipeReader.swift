@@ -57,8 +57,6 @@ public final class PipeReader: Dependent, @unchecked Sendable {
 
     private let waits: WaitList
     private var isWatched = false
-    /// Why the watch has ended, for who waited.
-    private var watchFailure: LoopError?
     /// Read and not handed out: by ``collect(_:)``.
     private var collected: [UInt8] = []
     /// While everything is read as it comes: the most that may be collected.
@@ -117,7 +115,8 @@ public final class PipeReader: Dependent, @unchecked Sendable {
         try collect(maximumBytes)
         defer { stopCollecting() }
         while !hasCollected { try await waitUntilReadable("readToEnd") }
-        return try takeAllCollected()
+        try checkCollected()
+        return takeCollected()
     }
 
     private func check(_ operation: StaticString) throws(LoopError) {
@@ -193,12 +192,16 @@ public final class PipeReader: Dependent, @unchecked Sendable {
         if waits.isEmpty { unwatch() }
     }
 
-    func takeAllCollected() throws(LoopError) -> [UInt8] {
+    /// Throws where not everything could be collected, and leaves what was for the next read.
+    func checkCollected() throws(LoopError) {
         try check("readToEnd")
         if let limit, hasTooMuch {
             throw .io(IOError(errno: EMSGSIZE, operation: "read at most \(limit) bytes from a pipe"))
         }
         if let end, end < 0 { throw .io(IOError(errno: end, operation: "read from a pipe")) }
+    }
+
+    func takeCollected() -> [UInt8] {
         defer { collected = [] }
         return collected
     }
@@ -218,7 +221,6 @@ public final class PipeReader: Dependent, @unchecked Sendable {
             if waits.isEmpty, limit == nil, core.isOnLoop { unwatch() }
             throw error
         }
-        if let failure = watchFailure.take() { throw failure }
         try check(operation)
     }
 
@@ -230,8 +232,7 @@ public final class PipeReader: Dependent, @unchecked Sendable {
 
     private func watchFailed(_ error: LoopError) {
         isWatched = false
-        watchFailure = waits.isEmpty ? nil : error
-        waits.runAll()
+        waits.failAll(error)
     }
 
     private func becameReadable() {

@@ -31,8 +31,6 @@ public final class PipeWriter: Dependent, @unchecked Sendable {
     private var isClosing = false
     private var isWatched = false
     private var isReaderWatched = false
-    /// Set while those who waited for the reader to leave are told why they cannot.
-    private var readerWatchFailure: LoopError?
     /// For room, or for the end.
     private let waits: WaitList
     private let leaving: WaitList
@@ -190,16 +188,12 @@ public final class PipeWriter: Dependent, @unchecked Sendable {
             if leaving.isEmpty, core.isOnLoop { unwatchReader() }
             throw error
         }
-        if let readerWatchFailure { throw readerWatchFailure }
         if descriptor < 0 { throw .connectionClosed(operation: "waitForReaderToLeave") }
     }
 
-    /// For all who wait now; the next one tries again.
     private func readerWatchFailed(_ error: LoopError) {
         isReaderWatched = false
-        readerWatchFailure = error
-        leaving.runAll()
-        readerWatchFailure = nil
+        leaving.failAll(error)
     }
 
     private func readerLeft() {

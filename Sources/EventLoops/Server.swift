@@ -395,13 +395,12 @@ private final class EndOfServer: WaitingPlace, @unchecked Sendable {
     /// Any thread. The task runs when its turn comes, and not within the call that ended the server.
     func end() {
         guard core.isOnLoop else { return core.cancelSoon { self.wake() } }
-        var word: UInt64 = 0
-        if lc_call_cancel(core.loop, id, &word) == 1 { Waiter(word: word).resume() }
+        wake()
     }
 
     private func wake() {
         var word: UInt64 = 0
-        if lc_call_cancel(core.loop, id, &word) == 1 { core.resume(word) }
+        if lc_call_cancel(core.loop, id, &word) == 1 { Waiter(word: word).resume() }
     }
 
     override func cancelReceive() {

@@ -70,7 +70,7 @@ final class Watcher: @unchecked Sendable {
     /// `nil`: over.
     fileprivate(set) var body: (() throws -> Void)?
     /// Told in place of the loop's hook.
-    fileprivate let onFailure: ((LoopError) -> Void)?
+    fileprivate var onFailure: ((LoopError) -> Void)?
 
     fileprivate init(
         _ loop: OpaquePointer, _ op: UnsafeMutablePointer<lc_op>, _ body: @escaping () throws -> Void,
@@ -94,8 +94,9 @@ final class Watcher: @unchecked Sendable {
             "End a watch on its loop's thread, or with callSoonThreadsafe(_:).")
         if lc_loop_is_forked(loop) { return }
         guard let body = body.take() else { return }
+        let onFailure = onFailure.take()
         lc_op_unwatch(loop, op)
-        withExtendedLifetime(body) {}  // what it captured may call back in
+        withExtendedLifetime((body, onFailure)) {}  // what it captured may call back in
     }
 
     /// Gives the operation back. It is not with the kernel, nor on a list.

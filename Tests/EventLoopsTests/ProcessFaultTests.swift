@@ -252,6 +252,13 @@ private func withoutRoomForWatch<Success>(
 
 private let faultsPossible = shim_ring_faults_possible()
 
+private actor Patient {
+    private let executor: LoopSerialExecutor
+    nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+    init(on loop: any Loop) { executor = loop.serialExecutor }
+    func wait(_ writer: PipeWriter) async -> LoopError? { await thrown { try await writer.waitForReaderToLeave() } }
+}
+
 @Suite(
     .timeLimit(.minutes(1)), .realKernel("child processes"), .enabled(if: faultsPossible, "no faults in this kernel"))
 struct WatchFaultTests {
@@ -312,6 +319,10 @@ struct WatchFaultTests {
             let writer = try loop.adoptPipe(write: ends.write)
             let error = try await withoutRoomForWatch(kind) { await thrown { try await writer.waitForReaderToLeave() } }
             #expect(error.errno == ENOMEM)
+            // One whose turn comes later, as its actor's is, is told so as well.
+            let patient = Patient(on: loop)
+            let later = try await withoutRoomForWatch(kind) { await patient.wait(writer) }
+            #expect(later.errno == ENOMEM)
             let next = loop.spawn { try await writer.waitForReaderToLeave() }
             try await until("it waits", on: loop) { loop.waitingOperations == 1 }
             close(ends.read)

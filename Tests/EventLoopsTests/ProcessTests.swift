@@ -506,17 +506,19 @@ struct ProcessTests {
                 let error = await thrown { _ = try await loop.run(Command.shell(script), maximumBytes: 100_000) }
                 #expect(error.errno == EMSGSIZE)
             }
-            var command = Command.shell("echo output; cat /dev/zero >&2")
-            command.standardOutput = .pipe
-            command.standardError = .pipe
-            let child = try loop.spawn(command)
-            let error = await thrown { _ = try await child.communicate(maximumBytes: 100_000) }
-            #expect(error.errno == EMSGSIZE && child.isRunning)
-            // What was read is there for the next read.
-            let output = try await child.standardOutput?.read()
-            let errors = try await child.standardError?.read(atMost: 100_000)
-            #expect(output == Array("output\n".utf8) && errors == [UInt8](repeating: 0, count: 100_000))
-            child.close()
+            // What was read is there for the next read, also if the output had come to its end.
+            for script in ["echo output; cat /dev/zero >&2", "echo output; exec >&-; cat /dev/zero >&2"] {
+                var command = Command.shell(script)
+                command.standardOutput = .pipe
+                command.standardError = .pipe
+                let child = try loop.spawn(command)
+                let error = await thrown { _ = try await child.communicate(maximumBytes: 100_000) }
+                #expect(error.errno == EMSGSIZE && child.isRunning)
+                let output = try await child.standardOutput?.read()
+                let errors = try await child.standardError?.read(atMost: 100_000)
+                #expect(output == Array("output\n".utf8) && errors == [UInt8](repeating: 0, count: 100_000))
+                child.close()
+            }
         }
     }
 
